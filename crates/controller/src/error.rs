@@ -1,0 +1,133 @@
+//! What can go wrong between a controller and the apiserver. May not print the cause: the chain is
+//! printed once, by whoever ends the operation.
+
+use std::path::PathBuf;
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One failure, in terms of what we were doing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kubeconfig that was named is missing, malformed, or lacks the context asked for.
+    #[error(
+        "cannot use the kubeconfig {}{}: check that the file exists and names that context, a cluster and a user",
+        path.display(),
+        context.as_ref().map(|context| format!(" (context {context:?})")).unwrap_or_default()
+    )]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The context asked for, if any.
+        context: Option<String>,
+        /// Why.
+        #[source]
+        source: Box<kube::config::KubeconfigError>,
+    },
+    /// Neither a kubeconfig nor a Pod's ServiceAccount is there.
+    #[error(
+        "found no access to a Kubernetes cluster: set `kubeconfig`, set KUBECONFIG, or run in a Pod with a ServiceAccount"
+    )]
+    NoCluster(#[source] Box<kube::config::InferConfigError>),
+    /// The configuration names certificates or a proxy that cannot be used.
+    #[error("cannot set up a client for the Kubernetes API at {server}")]
+    Client {
+        /// The address of the apiserver.
+        server: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The apiserver forbids it.
+    #[error(
+        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with deploy/agent.yaml"
+    )]
+    Forbidden {
+        /// Verb and object, for instance `apply the status of Ingress default/web`.
+        action: String,
+        /// The apiserver's answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The apiserver refused, or could not be reached.
+    #[error("cannot {action}")]
+    Api {
+        /// Verb and object, for instance `apply the status of Ingress default/web`.
+        action: String,
+        /// The apiserver's answer, or why there was none.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// An object to write has no name or namespace, or is not a JSON object.
+    #[error("cannot {action}: the object lacks its name or namespace")]
+    Unnamed {
+        /// Verb and kind.
+        action: String,
+    },
+    /// An object could not be written as JSON.
+    #[error("cannot {action}: the object is not representable as JSON")]
+    Encode {
+        /// Verb and object.
+        action: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// This process does not hold the lease, or lost it before the write was answered.
+    #[error("did not {action}: another replica holds the lease, or ours ran out")]
+    NotHolder {
+        /// Verb and object.
+        action: String,
+    },
+}
+
+impl Error {
+    /// Wraps what the client says about `action` (a verb and an object).
+    pub(crate) fn api(action: &str, source: kube::Error) -> Self {
+        let (action, source) = (action.to_owned(), Box::new(source));
+        match source.as_ref() {
+            kube::Error::Api(status) if status.is_forbidden() => {
+                // Deleting a namespace forbids creation in it with 403 too; that is no missing rule.
+                if has_cause(status, "NamespaceTerminating") {
+                    Self::Api { action, source }
+                } else {
+                    Self::Forbidden { action, source }
+                }
+            }
+            _ => Self::Api { action, source },
+        }
+    }
+
+    /// Whether the object is gone, so that there is nothing left to do about it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Api { source, .. } | Self::Forbidden { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => {
+                    status.is_not_found() || has_cause(status, "NamespaceTerminating")
+                }
+                _ => false,
+            },
+            Self::Kubeconfig { .. }
+            | Self::NoCluster(_)
+            | Self::Client { .. }
+            | Self::Unnamed { .. }
+            | Self::Encode { .. }
+            | Self::NotHolder { .. } => false,
+        }
+    }
+
+    /// Whether the reason is that another replica is the one that writes.
+    #[must_use]
+    pub fn is_not_holder(&self) -> bool {
+        matches!(self, Self::NotHolder { .. })
+    }
+}
+
+/// Looks into the machine-readable details of a `Status`.
+fn has_cause(status: &kube::core::Status, reason: &str) -> bool {
+    status
+        .details
+        .as_ref()
+        .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == reason))
+}

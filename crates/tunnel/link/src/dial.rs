@@ -1,0 +1,203 @@
+//! Dials an edge: resolves, connects, wraps in TLS, upgrades to a WebSocket or takes the raw
+//! carrier. One attempt each; when to try again is the caller's decision.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, StatusCode};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::Error as WsError;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use crate::driver::within;
+use crate::websocket::{ALPN, SUBPROTOCOL_H2R, SUBPROTOCOL_JSON, config};
+use crate::{Limits, LinkError};
+
+/// Where an edge listens for agents: `ws://host[:port]`, `wss://host[:port]` or `tls://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    carrier: CarrierKind,
+    host: String,
+    port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CarrierKind {
+    WebSocket,
+    SecureWebSocket,
+    Tls,
+}
+
+/// Why a text is no endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not an edge's address: {why}; write ws://HOST[:PORT], wss://HOST[:PORT] or tls://HOST:PORT")]
+pub struct EndpointError {
+    text: String,
+    why: &'static str,
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let error = |why| EndpointError { text: text.to_owned(), why };
+        let (scheme, rest) = text.split_once("://").ok_or(error("it has no scheme"))?;
+        let (carrier, default_port) = match scheme {
+            "ws" => (CarrierKind::WebSocket, Some(80)),
+            "wss" => (CarrierKind::SecureWebSocket, Some(443)),
+            "tls" => (CarrierKind::Tls, None),
+            _ => return Err(error("its scheme is unknown")),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#', '@']) {
+            return Err(error("it has more than a host and a port"));
+        }
+        let authority: http::uri::Authority =
+            rest.parse().map_err(|_| error("its host or port is not valid"))?;
+        let port = match authority.port() {
+            Some(port) => port.as_str().parse().map_err(|_| error("its port is not valid"))?,
+            None if authority.as_str().ends_with(':') => return Err(error("its port is empty")),
+            None => default_port.ok_or(error("it has no port"))?,
+        };
+        Ok(Self { carrier, host: authority.host().to_owned(), port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.carrier {
+            CarrierKind::WebSocket => "ws",
+            CarrierKind::SecureWebSocket => "wss",
+            CarrierKind::Tls => "tls",
+        };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+impl Endpoint {
+    /// Whether the connection is encrypted.
+    pub fn is_secure(&self) -> bool {
+        match self.carrier {
+            CarrierKind::WebSocket => false,
+            CarrierKind::SecureWebSocket | CarrierKind::Tls => true,
+        }
+    }
+}
+
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl Socket for TcpStream {}
+impl Socket for tokio_rustls::client::TlsStream<TcpStream> {}
+
+/// A connection that was dialled, ready to be served.
+pub enum Dialled {
+    /// A WebSocket on which the edge accepted reversed HTTP/2.
+    WebSocket(WebSocketStream<TcpStream>),
+    /// The same over TLS.
+    SecureWebSocket(Box<WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>>),
+    /// Raw TLS with our ALPN token.
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+/// Dials once. `authorization` is the whole field value (`Bearer ...`), marked sensitive.
+///
+/// # Errors
+/// [`LinkError::Refused`] when the edge refuses the token; other variants say what failed.
+pub async fn dial(
+    endpoint: &Endpoint,
+    tls: &Arc<rustls::ClientConfig>,
+    authorization: &HeaderValue,
+    limits: &Limits,
+) -> Result<Dialled, LinkError> {
+    within(limits, async {
+        let tcp = connect(endpoint).await?;
+        Ok(match endpoint.carrier {
+            CarrierKind::WebSocket => {
+                Dialled::WebSocket(upgrade(endpoint, tcp, authorization).await?)
+            }
+            CarrierKind::SecureWebSocket => {
+                let tls = secure(endpoint, tcp, tls, b"http/1.1").await?;
+                Dialled::SecureWebSocket(Box::new(upgrade(endpoint, tls, authorization).await?))
+            }
+            CarrierKind::Tls => {
+                let tls = secure(endpoint, tcp, tls, ALPN).await?;
+                if tls.get_ref().1.alpn_protocol() != Some(ALPN) {
+                    return Err(LinkError::NotAnEdge {
+                        endpoint: endpoint.to_string(),
+                        detail: "it did not choose the tunnel's ALPN token".to_owned(),
+                    });
+                }
+                Dialled::Tls(Box::new(tls))
+            }
+        })
+    })
+    .await
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<TcpStream, LinkError> {
+    let host = endpoint.host.trim_start_matches('[').trim_end_matches(']');
+    let unreachable =
+        |source| LinkError::Unreachable { endpoint: endpoint.to_string(), source };
+    let tcp = TcpStream::connect((host, endpoint.port)).await.map_err(unreachable)?;
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    Ok(tcp)
+}
+
+async fn secure(
+    endpoint: &Endpoint,
+    tcp: TcpStream,
+    config: &Arc<rustls::ClientConfig>,
+    alpn: &[u8],
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, LinkError> {
+    let host = endpoint.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host).map_err(|_| LinkError::NotAnEdge {
+        endpoint: endpoint.to_string(),
+        detail: "its host cannot be a certificate's name".to_owned(),
+    })?;
+    let mut config = rustls::ClientConfig::clone(config);
+    config.alpn_protocols = vec![alpn.to_vec()];
+    TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+        .map_err(|source| LinkError::Unreachable { endpoint: endpoint.to_string(), source })
+}
+
+async fn upgrade<S: Socket>(
+    endpoint: &Endpoint,
+    socket: S,
+    authorization: &HeaderValue,
+) -> Result<WebSocketStream<S>, LinkError> {
+    let not_an_edge =
+        |detail: String| LinkError::NotAnEdge { endpoint: endpoint.to_string(), detail };
+    let request = Request::builder()
+        .uri(format!("ws://{}:{}/ws", endpoint.host, endpoint.port))
+        .header("host", format!("{}:{}", endpoint.host, endpoint.port))
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", generate_key())
+        .header("sec-websocket-protocol", format!("{SUBPROTOCOL_H2R}, {SUBPROTOCOL_JSON}"))
+        .header("authorization", authorization)
+        .body(())
+        .map_err(|error| not_an_edge(error.to_string()))?;
+    match client_async_with_config(request, socket, Some(config())).await {
+        Ok((socket, response)) => {
+            let chosen = response.headers().get("sec-websocket-protocol");
+            if chosen.is_none_or(|chosen| chosen != SUBPROTOCOL_H2R) {
+                return Err(not_an_edge(format!("it did not choose {SUBPROTOCOL_H2R}")));
+            }
+            Ok(socket)
+        }
+        Err(WsError::Http(response)) => match response.status() {
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(LinkError::Refused { status: status.as_u16() })
+            }
+            status => Err(not_an_edge(format!("HTTP {status}"))),
+        },
+        Err(error) => Err(error.into()),
+    }
+}

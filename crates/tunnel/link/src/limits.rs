@@ -1,0 +1,42 @@
+//! The sizes and times of a connection. Values only.
+
+use std::time::Duration;
+
+/// Sizes and times of one connection; both ends take the same type.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Receive window of a stream in bytes: what the other end may send before we have read.
+    pub stream_window: u32,
+    /// Bytes that may wait in a stream for the other end's window.
+    pub send_buffer: usize,
+    /// Streams that may be open at once on a connection.
+    pub max_streams: u32,
+    /// Largest header block in bytes.
+    pub max_header_list: u32,
+    /// Largest DATA frame that we accept, in bytes.
+    pub max_frame: u32,
+    /// Time between PING frames.
+    pub keep_alive_interval: Duration,
+    /// Time for a PING's answer before the connection counts as dead.
+    pub keep_alive_timeout: Duration,
+    /// Time for the handshake, from the first byte to the first control message.
+    pub handshake_timeout: Duration,
+}
+
+/// The widest window that HTTP/2 knows (RFC 9113 §6.9.1).
+pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stream_window: 1024 * 1024,
+            send_buffer: 128 * 1024,
+            max_streams: 1024,
+            max_header_list: 128 * 1024,
+            max_frame: 32 * 1024,
+            keep_alive_interval: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}

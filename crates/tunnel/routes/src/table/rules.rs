@@ -1,0 +1,365 @@
+//! The paths of one host, packed. May not decode: it compares the bytes that it is given.
+
+use gatewright_names::HostPattern;
+
+use super::Kind;
+use crate::path;
+use crate::route::{PathType, Route};
+
+/// Up to this many rules are compared one after the other; more are found by hashing.
+const LINEAR: usize = 8;
+
+/// The routes of one host pattern, at least one, of which no two have the same key.
+///
+/// A lookup among a million hosts waits for memory, not for the processor, so whatever a host with a few short paths
+/// needs lies in one piece.
+#[derive(Debug)]
+pub(crate) struct HostRules<P> {
+    kind: Kind,
+    name_length: u8,
+    /// The name, then a record per rule: exact ones first, then the longer ones. In this order the first match wins.
+    text: Text,
+    /// By the number of the rule.
+    entries: Entries<P>,
+    index: Option<Box<Index>>,
+}
+
+/// Bytes that are in place if they are few.
+#[derive(Debug)]
+enum Text {
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
+
+/// As many as make a `Text` of 64 bytes.
+const SHORT: usize = 62;
+
+#[derive(Debug)]
+enum Entries<P> {
+    One(P),
+    Many(Box<[P]>),
+}
+
+/// A rule as it stands in the text.
+struct Record<'a> {
+    number: usize,
+    exact: bool,
+    key: &'a [u8],
+}
+
+/// Number of the rule (4 bytes), and length of its key with the top bit for exact (2 bytes).
+const RECORD_HEAD: usize = 6;
+const EXACT_BIT: u16 = 1 << 15;
+
+/// Finds a rule by the hash of its key: the hashes of all prefixes of a path come out of one pass over it.
+#[derive(Debug)]
+struct Index {
+    /// A power of two, at most two thirds full.
+    slots: Box<[Slot]>,
+    /// Bit n: there is a prefix of n elements; bit 63: of 63 or more.
+    depths: u64,
+    has_exact: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    tag: u32,
+    /// Where the record begins; 0, where the name begins, if the slot is free.
+    record: u32,
+}
+
+impl<P> HostRules<P> {
+    /// `None` if no route is left. A path that no request can have is left out.
+    pub(crate) fn new<R: AsRef<Route>>(pattern: &HostPattern, routes: Vec<(R, P)>) -> Option<Self> {
+        let mut keyed: Vec<(Vec<u8>, bool, R, P)> = Vec::with_capacity(routes.len());
+        for (route, entry) in routes {
+            let parsed = route.as_ref();
+            let exact = match parsed.path_type {
+                PathType::Exact => true,
+                PathType::Prefix | PathType::ImplementationSpecific => false,
+            };
+            if let Some(key) = path::of_route(&parsed.path) {
+                let key = if exact { &key } else { key.strip_suffix(b"/").unwrap_or(&key) };
+                keyed.push((key.to_vec(), exact, route, entry));
+            }
+        }
+        keyed.sort_by(|(a, a_exact, a_route, _), (b, b_exact, b_route, _)| {
+            let (a_route, b_route) = (a_route.as_ref(), b_route.as_ref());
+            (b_exact.cmp(a_exact))
+                .then(b.len().cmp(&a.len()))
+                .then_with(|| a.cmp(b))
+                .then(a_route.created.cmp(&b_route.created))
+                .then_with(|| a_route.source.cmp(&b_route.source))
+                .then(a_route.id.cmp(&b_route.id))
+        });
+        keyed.dedup_by(|(a, a_exact, ..), (b, b_exact, ..)| a == b && a_exact == b_exact);
+
+        let name = pattern.name().as_str().as_bytes();
+        let mut text = name.to_vec();
+        let mut entries = Vec::with_capacity(keyed.len());
+        for (key, exact, _, entry) in keyed {
+            // A path has at most 4,096 bytes, and a host would need a million of them to run out of 32 bits.
+            let (Ok(number), Ok(length)) = (u32::try_from(entries.len()), u16::try_from(key.len())) else { continue };
+            if u32::try_from(text.len()).is_err() {
+                break;
+            }
+            text.extend_from_slice(&number.to_le_bytes());
+            text.extend_from_slice(&(length | if exact { EXACT_BIT } else { 0 }).to_le_bytes());
+            text.extend_from_slice(&key);
+            entries.push(entry);
+        }
+        let rules = entries.len();
+        let entries = match entries.pop() {
+            None => return None,
+            Some(only) if entries.is_empty() => Entries::One(only),
+            Some(last) => {
+                entries.push(last);
+                Entries::Many(entries.into())
+            }
+        };
+        let mut built = Self {
+            kind: Kind::of(pattern),
+            // A name has at most 253 characters.
+            name_length: u8::try_from(name.len()).ok()?,
+            text: Text::new(text),
+            entries,
+            index: None,
+        };
+        if rules > LINEAR {
+            built.index = Some(Box::new(Index::new(&built, rules)));
+        }
+        Some(built)
+    }
+
+    /// Whether these are the rules of this pattern.
+    pub(super) fn is_for(&self, kind: Kind, name: &str) -> bool {
+        self.kind == kind && self.name() == name.as_bytes()
+    }
+
+    /// The suffix of a wildcard, or the host.
+    pub(super) fn name(&self) -> &[u8] {
+        &self.text.bytes()[..usize::from(self.name_length)]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.entries {
+            Entries::One(_) => 1,
+            Entries::Many(entries) => entries.len(),
+        }
+    }
+
+    /// The entry of a rule that `find` returned.
+    pub(crate) fn entry(&self, rule: usize) -> Option<&P> {
+        match &self.entries {
+            Entries::One(entry) => Some(entry),
+            Entries::Many(entries) => entries.get(rule),
+        }
+    }
+
+    /// The number of the rule that wins for one reading of a path, which starts with a slash.
+    pub(crate) fn find(&self, path: &[u8]) -> Option<usize> {
+        match &self.index {
+            None => self.records().find(|record| record.matches(path)).map(|record| record.number),
+            Some(index) => index.find(self, path),
+        }
+    }
+
+    /// Bytes of this and of what belongs to it, but for what the entries point to.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let counters = 2 * size_of::<usize>();
+        let text = match &self.text {
+            Text::Short(..) => 0,
+            Text::Long(bytes) => bytes.len(),
+        };
+        let entries = match &self.entries {
+            Entries::One(_) => 0,
+            Entries::Many(entries) => size_of_val(&**entries),
+        };
+        let index = self.index.as_ref().map_or(0, |index| size_of::<Index>() + size_of_val(&*index.slots));
+        counters + size_of::<Self>() + text + entries + index
+    }
+
+    fn record(&self, at: usize) -> Option<Record<'_>> {
+        let (head, rest) = self.text.bytes().get(at..)?.split_first_chunk::<RECORD_HEAD>()?;
+        let &[a, b, c, d, low, high] = head;
+        let length = u16::from_le_bytes([low, high]);
+        Some(Record {
+            number: u32::from_le_bytes([a, b, c, d]) as usize,
+            exact: length & EXACT_BIT != 0,
+            key: rest.get(..usize::from(length & !EXACT_BIT))?,
+        })
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let mut at = usize::from(self.name_length);
+        std::iter::from_fn(move || {
+            let record = self.record(at)?;
+            at += RECORD_HEAD + record.key.len();
+            Some(record)
+        })
+    }
+}
+
+impl Text {
+    fn new(bytes: Vec<u8>) -> Self {
+        let mut short = [0; SHORT];
+        match (short.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
+            (Some(place), Ok(length)) => {
+                place.copy_from_slice(&bytes);
+                Self::Short(length, short)
+            }
+            (_, _) => Self::Long(bytes.into()),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(length, bytes) => &bytes[..usize::from(*length)],
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl Record<'_> {
+    fn matches(&self, path: &[u8]) -> bool {
+        if self.exact { self.key == path } else { is_element_prefix(self.key, path) }
+    }
+}
+
+/// `/foo` is one of `/foo`, `/foo/` and `/foo/bar`, not of `/foobar`; the empty key is one of every path.
+fn is_element_prefix(key: &[u8], path: &[u8]) -> bool {
+    path.strip_prefix(key).is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+}
+
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Keeps an exact `/foo` apart from a prefix `/foo`.
+const EXACT: u64 = 0xa5a5_a5a5_5a5a_5a5a;
+
+/// Adds one element, without its slash, to the hash of the elements before it. A cluster chooses the keys of its
+/// own hosts only, so what it gains from collisions is its own slowness.
+fn add_element(hash: u64, element: &[u8]) -> u64 {
+    let mut hash = hash ^ element.len() as u64;
+    let mut mix = |word: [u8; 8]| {
+        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash ^= hash >> 32;
+    };
+    let (words, rest) = element.as_chunks::<8>();
+    words.iter().for_each(|&word| mix(word));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(last);
+    hash
+}
+
+/// Calls `visit` with depth, hash and length of the empty prefix and of every prefix that ends before a slash or
+/// at the end of the path.
+fn prefixes(path: &[u8], mut visit: impl FnMut(usize, u64, usize)) -> u64 {
+    let mut hash = SEED;
+    visit(0, hash, 0);
+    let mut start = 1;
+    let mut depth = 0;
+    while start <= path.len() {
+        let end = path[start..].iter().position(|&byte| byte == b'/').map_or(path.len(), |at| start + at);
+        hash = add_element(hash, &path[start..end]);
+        depth += 1;
+        visit(depth, hash, end);
+        start = end + 1;
+    }
+    hash
+}
+
+impl Index {
+    fn new<P>(host: &HostRules<P>, rules: usize) -> Self {
+        let capacity = (rules * 3 / 2 + 1).next_power_of_two();
+        let free = Slot { tag: 0, record: 0 };
+        let mut index = Self { slots: vec![free; capacity].into(), depths: 0, has_exact: false };
+        let mut at = usize::from(host.name_length);
+        for record in host.records() {
+            let mut depth = 0;
+            let hash = prefixes(record.key, |deeper, _, _| depth = deeper);
+            let hash = if record.exact { hash ^ EXACT } else { hash };
+            if record.exact {
+                index.has_exact = true;
+            } else {
+                index.depths |= depth_bit(depth);
+            }
+            let mut slot = index.home(hash);
+            while index.slots[slot].record != 0 {
+                slot = (slot + 1) & (capacity - 1);
+            }
+            // The text was made so that every record begins within 32 bits.
+            index.slots[slot] = Slot { tag: tag(hash), record: at as u32 };
+            at += RECORD_HEAD + record.key.len();
+        }
+        index
+    }
+
+    fn find<P>(&self, host: &HostRules<P>, path: &[u8]) -> Option<usize> {
+        let mut longest = None;
+        let whole = prefixes(path, |depth, hash, length| {
+            if self.depths & depth_bit(depth) != 0
+                && let Some(rule) = self.get(host, hash, &path[..length], false)
+            {
+                longest = Some(rule);
+            }
+        });
+        let exact = if self.has_exact { self.get(host, whole ^ EXACT, path, true) } else { None };
+        exact.or(longest)
+    }
+
+    fn get<P>(&self, host: &HostRules<P>, hash: u64, key: &[u8], exact: bool) -> Option<usize> {
+        let mut at = self.home(hash);
+        loop {
+            let slot = self.slots[at];
+            if slot.record == 0 {
+                return None;
+            }
+            if slot.tag == tag(hash)
+                && let Some(record) = host.record(slot.record as usize)
+                && record.exact == exact
+                && record.key == key
+            {
+                return Some(record.number);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    fn home(&self, hash: u64) -> usize {
+        (hash as usize) & (self.slots.len() - 1)
+    }
+}
+
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+fn depth_bit(depth: usize) -> u64 {
+    1 << depth.min(63)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prefix_of_a_path_is_visited_once() {
+        let mut seen = Vec::new();
+        prefixes(b"/a//b/", |depth, _, length| seen.push((depth, length)));
+        assert_eq!(seen, [(0, 0), (1, 2), (2, 3), (3, 5), (4, 6)]);
+        let mut seen = Vec::new();
+        prefixes(b"/", |depth, _, length| seen.push((depth, length)));
+        assert_eq!(seen, [(0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn elements_do_not_run_together_in_the_hash() {
+        let hash = |path: &[u8]| prefixes(path, |_, _, _| ());
+        let paths: [&[u8]; 8] = [b"", b"/", b"//", b"/ab", b"/a/b", b"/ab/", b"/a\0b", b"/abcdefgh"];
+        for (at, a) in paths.iter().enumerate() {
+            for b in &paths[at + 1..] {
+                assert_ne!(hash(a), hash(b), "{a:?} {b:?}");
+            }
+        }
+    }
+}

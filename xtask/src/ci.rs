@@ -1,0 +1,373 @@
+//! `cargo xtask ci`: everything a change has to pass, step by step, with what each step took. It may
+//! not get or install anything: `cargo xtask tools` does.
+
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::{stopwatch, workspace};
+
+/// `cargo xtask ci [STEP...]`
+#[derive(clap::Parser)]
+pub(crate) struct Args {
+    /// These steps only
+    steps: Vec<Step>,
+}
+
+/// In the order in which they run: what fails soonest comes first, and the tests come last, so that
+/// their results close the output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Step {
+    /// The code is formatted
+    Fmt,
+    /// No warnings from clippy, in any target, with all features and with those of the demo
+    Clippy,
+    /// Each pure crate builds alone: a workspace build lends it the features that others ask for
+    Walls,
+    /// Licences, sources and duplicates of what we link
+    Deny,
+    /// No warnings from rustdoc
+    Doc,
+    /// Each fuzz target for a short while
+    Fuzz,
+    /// Every test
+    Test,
+}
+
+/// How long each fuzz target runs.
+const FUZZ_SECONDS: u32 = 20;
+
+const PURE: [&str; 3] = [
+    "gatewright-names",
+    "gatewright-routes",
+    "gatewright-translate",
+];
+
+/// What the fuzz targets are compiled with: coverage that libFuzzer reads, on the stable compiler.
+const FUZZ_FLAGS: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table";
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let steps = match args.steps.as_slice() {
+        [] => Step::value_variants(),
+        chosen => chosen,
+    };
+    let mut closing = Closing::default();
+    for step in steps {
+        eprintln!("=== {step:?}");
+        let start = stopwatch::now();
+        let result = step.run(&mut closing.skipped);
+        closing.took.push((*step, start.elapsed()));
+        if let Err(error) = result {
+            eprintln!("error: {error:#}");
+            closing.failed.push(*step);
+        }
+    }
+    let in_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    eprint!("{}", closing.text());
+    closing.verdict(in_ci)
+}
+
+impl Step {
+    fn run(self, skipped: &mut Vec<String>) -> Result<()> {
+        match self {
+            Step::Fmt => {
+                cargo(&["fmt", "--all", "--check"])?;
+                let fuzz = "fuzz/Cargo.toml";
+                cargo(&["fmt", "--manifest-path", fuzz, "--check"])
+            }
+            Step::Clippy => {
+                let deny = ["--", "-D", "warnings"];
+                let all = ["clippy", "--locked", "--workspace", "--all-targets"];
+                cargo(&[&all[..], &deny].concat())?;
+                let demo = [
+                    "--package=gatewright",
+                    "--no-default-features",
+                    "--features=tunnel",
+                ];
+                cargo(&[&["clippy", "--locked"][..], &demo, &deny].concat())
+            }
+            Step::Walls => PURE
+                .iter()
+                .try_for_each(|name| cargo(&["check", "--locked", "--package", name])),
+            Step::Deny => deny(skipped),
+            Step::Doc => {
+                let mut doc = workspace::cargo();
+                doc.args(["doc", "--locked", "--workspace", "--no-deps"]);
+                succeed(doc.env("RUSTDOCFLAGS", "-D warnings"))
+            }
+            Step::Fuzz => fuzz(),
+            Step::Test => {
+                let mut test = workspace::cargo();
+                test.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+                watched(&mut test, skipped)
+            }
+        }
+    }
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    succeed(workspace::cargo().args(args))
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed ({status})");
+    Ok(())
+}
+
+/// deny.toml says what is checked, and why advisories are not among it here.
+fn deny(skipped: &mut Vec<String>) -> Result<()> {
+    let Some(program) = workspace::program("cargo-deny") else {
+        skipped.push("deny: no cargo-deny; `cargo xtask tools cargo-deny` gets it".to_owned());
+        return Ok(());
+    };
+    let mut deny = Command::new(program);
+    deny.current_dir(workspace::root());
+    deny.args(["--offline", "--locked", "--all-features", "check"]);
+    succeed(deny.args(["bans", "licenses", "sources"]))
+}
+
+/// Builds all fuzz targets and runs each on its seeds and on what libFuzzer makes of them.
+fn fuzz() -> Result<()> {
+    let host = workspace::output_of(Command::new("rustc").arg("-vV"))?;
+    let host = host
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("rustc tells no host")?;
+    let folder = workspace::root().join("fuzz");
+    let target = workspace::target_dir().join("fuzz");
+    let mut build = workspace::cargo();
+    build.current_dir(&folder).env("RUSTFLAGS", FUZZ_FLAGS);
+    build.args(["build", "--locked", "--release", "--bins"]);
+    // With a target named, the flags do not reach build scripts and macros, which link no libFuzzer.
+    build
+        .args(["--target", host])
+        .arg("--target-dir")
+        .arg(&target);
+    succeed(&mut build)?;
+
+    let names = fuzz_targets()?;
+    ensure!(!names.is_empty(), "fuzz/Cargo.toml has no targets");
+    for name in names {
+        let corpus = target.join("corpus").join(&name);
+        let seeds = folder.join("corpus-seeds").join(&name);
+        let artifacts = target.join("artifacts").join(&name);
+        for made in [&corpus, &artifacts] {
+            std::fs::create_dir_all(made)?;
+        }
+        let mut run = Command::new(target.join(host).join("release").join(&name));
+        run.arg(format!("-max_total_time={FUZZ_SECONDS}"));
+        run.args(["-verbosity=0", "-print_final_stats=1", "-timeout=5"]);
+        run.arg(format!("-artifact_prefix={}/", artifacts.display()));
+        run.arg(&corpus);
+        if seeds.is_dir() {
+            run.arg(&seeds);
+        }
+        eprintln!("fuzz target {name}, {FUZZ_SECONDS} s");
+        let found = format!("the fuzz target {name} found something; see the input it named above");
+        succeed(&mut run).context(found)?;
+    }
+    Ok(())
+}
+
+/// The binaries of the fuzzing workspace.
+fn fuzz_targets() -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Package {
+        targets: Vec<Target>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Target {
+        name: String,
+        kind: Vec<String>,
+    }
+    let mut cargo = workspace::cargo();
+    cargo.args(["metadata", "--no-deps", "--format-version", "1"]);
+    cargo.args(["--manifest-path", "fuzz/Cargo.toml"]);
+    let metadata: Metadata = serde_json::from_str(&workspace::output_of(&mut cargo)?)?;
+    let targets = metadata.packages.into_iter().flat_map(|p| p.targets);
+    let bins = targets.filter(|target| target.kind.iter().any(|kind| kind == "bin"));
+    Ok(bins.map(|target| target.name).collect())
+}
+
+/// Runs `command`, passes its output on, and keeps the lines by which tests say that they skipped.
+fn watched(command: &mut Command, skipped: &mut Vec<String>) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let pass_on = |source: Option<Box<dyn Read + Send>>, to_stderr: bool| {
+            let found = &found;
+            scope.spawn(move || {
+                if let Some(source) = source {
+                    let mut lines = skips(source, to_stderr);
+                    if let Ok(mut found) = found.lock() {
+                        found.append(&mut lines);
+                    }
+                }
+            });
+        };
+        pass_on(stdout.map(|s| Box::new(s) as _), false);
+        pass_on(stderr.map(|s| Box::new(s) as _), true);
+    });
+    skipped.extend(found.into_inner().unwrap_or_default());
+    let status = child.wait()?;
+    ensure!(status.success(), "{command:?} failed ({status})");
+    Ok(())
+}
+
+/// Copies `source` to our own output line by line; returns what follows `SKIPPED: `.
+fn skips(source: impl Read, to_stderr: bool) -> Vec<String> {
+    let mut reader = BufReader::new(source);
+    let mut line = Vec::new();
+    let mut found = Vec::new();
+    while matches!(reader.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+        // Nobody may be left to read it; the command is to go on all the same.
+        let _ = match to_stderr {
+            true => std::io::stderr().write_all(&line),
+            false => std::io::stdout().write_all(&line),
+        };
+        found.extend(skip_in(&String::from_utf8_lossy(&line)));
+        line.clear();
+    }
+    found
+}
+
+/// Another test's unfinished line may stand before the words.
+fn skip_in(line: &str) -> Option<String> {
+    let (_, why) = line.split_once("SKIPPED: ")?;
+    Some(why.trim_end().to_owned())
+}
+
+/// What is said at the end.
+#[derive(Default)]
+struct Closing {
+    took: Vec<(Step, Duration)>,
+    failed: Vec<Step>,
+    skipped: Vec<String>,
+}
+
+impl Closing {
+    fn text(&self) -> String {
+        let mut text = "=== ci\n".to_owned();
+        for (step, took) in &self.took {
+            let verdict = match self.failed.contains(step) {
+                true => "FAILED",
+                false => "ok",
+            };
+            let name = format!("{step:?}").to_lowercase();
+            text.push_str(&format!(
+                "{name:<8} {:>5.0} s  {verdict}\n",
+                took.as_secs_f64()
+            ));
+        }
+        let total: Duration = self.took.iter().map(|(_, took)| *took).sum();
+        text.push_str(&format!("total    {:>5.0} s\n", total.as_secs_f64()));
+        for why in &self.skipped {
+            text.push_str(&format!("SKIPPED: {why}\n"));
+        }
+        if !self.skipped.is_empty() {
+            text.push_str(&format!("{} skipped\n", self.skipped.len()));
+        }
+        text
+    }
+
+    /// In CI a skip is a failure: nobody is there to install what is missing.
+    fn verdict(&self, in_ci: bool) -> Result<()> {
+        if !self.failed.is_empty() {
+            bail!("failed: {:?}", self.failed);
+        }
+        if in_ci && !self.skipped.is_empty() {
+            bail!(
+                "{} skipped, and under CI=true nothing is",
+                self.skipped.len()
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_are_found_on_both_streams_and_failure_is_told() {
+        let mut skipped = Vec::new();
+        let mut shell = Command::new("sh");
+        shell.args([
+            "-c",
+            "echo 'SKIPPED: a: no b'; echo 'test x ... SKIPPED: c: no d' >&2; echo done",
+        ]);
+        watched(&mut shell, &mut skipped).expect("it succeeds");
+        skipped.sort();
+        assert_eq!(skipped, ["a: no b", "c: no d"]);
+
+        let mut failing = Command::new("sh");
+        failing.args(["-c", "echo 'SKIPPED: e'; exit 3"]);
+        let error = watched(&mut failing, &mut skipped).expect_err("it fails");
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
+        assert_eq!(skipped.len(), 3);
+    }
+
+    #[test]
+    fn a_skip_passes_at_home_and_fails_in_ci() {
+        let mut closing = Closing::default();
+        closing.took.push((Step::Fmt, Duration::from_secs(1)));
+        assert!(closing.verdict(true).is_ok());
+        closing.skipped.push("apiserver: missing".to_owned());
+        assert!(closing.verdict(false).is_ok());
+        assert!(closing.verdict(true).is_err());
+        let text = closing.text();
+        assert!(
+            text.contains("SKIPPED: apiserver: missing\n1 skipped\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_failed_step_is_named_and_the_others_are_not() {
+        let closing = Closing {
+            took: vec![
+                (Step::Fmt, Duration::from_secs(1)),
+                (Step::Test, Duration::from_secs(61)),
+            ],
+            failed: vec![Step::Test],
+            skipped: Vec::new(),
+        };
+        let text = closing.text();
+        assert!(text.contains("fmt          1 s  ok\n"), "{text}");
+        assert!(text.contains("test        61 s  FAILED\n"), "{text}");
+        let error = closing.verdict(false).expect_err("one failed");
+        assert_eq!(error.to_string(), "failed: [Test]");
+    }
+
+    #[test]
+    fn the_pure_crates_are_those_of_the_workspace() {
+        let root = workspace::root();
+        for name in PURE {
+            let folder = name.trim_start_matches("gatewright-");
+            let places = [
+                format!("crates/{folder}"),
+                format!("crates/tunnel/{folder}"),
+            ];
+            assert!(places.iter().any(|p| root.join(p).is_dir()), "{name}");
+        }
+    }
+}

