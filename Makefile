@@ -6,7 +6,7 @@ help:
 	@echo "make demo   edge, agent and a sample backend in one process, on http://127.0.0.1:8080"
 	@echo "make test   get what the tests need, then everything a change has to pass"
 	@echo "make bench  measure the tunnel beside its peers and write docs/benchmarks.md"
-	@echo "make image  a container image of the one binary"
+	@echo "make image  a container image of the binary, for the node of cargo xtask cluster up"
 
 demo:
 	cargo run --profile demo -p gatewright --no-default-features --features tunnel -- demo
@@ -23,4 +23,4 @@ bench:
 
 image:
 	cargo build --release -p gatewright
-	cargo xtask cluster image gatewright "$${CARGO_TARGET_DIR:-target}/release/gatewright"
+	cargo xtask cluster image gatewright:dev "$${CARGO_TARGET_DIR:-target}/release/gatewright"

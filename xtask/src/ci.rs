@@ -1,9 +1,8 @@
 //! `cargo xtask ci`: everything a change has to pass, step by step, with what each step took. It may
 //! not get or install anything: `cargo xtask tools` does.
 
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -24,7 +23,7 @@ pub(crate) struct Args {
 enum Step {
     /// The code is formatted
     Fmt,
-    /// No warnings from clippy, in any target, with all features and with those of the demo
+    /// No warnings from clippy: every target, then the binary with the features of the demo
     Clippy,
     /// Each pure crate builds alone: a workspace build lends it the features that others ask for
     Walls,
@@ -105,7 +104,9 @@ impl Step {
             Step::Test => {
                 let mut test = workspace::cargo();
                 test.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
-                watched(&mut test, skipped)
+                let found = watched(&mut test, std::io::stdout(), std::io::stderr())?;
+                skipped.extend(found.skipped);
+                found.succeeded
             }
         }
     }
@@ -202,47 +203,47 @@ fn fuzz_targets() -> Result<Vec<String>> {
     Ok(bins.map(|target| target.name).collect())
 }
 
-/// Runs `command`, passes its output on, and keeps the lines by which tests say that they skipped.
-fn watched(command: &mut Command, skipped: &mut Vec<String>) -> Result<()> {
+/// What a watched command came to.
+struct Watched {
+    skipped: Vec<String>,
+    succeeded: Result<()>,
+}
+
+/// Runs `command`, passes its output on to `stdout` and `stderr`, and keeps the lines by which tests
+/// say that they skipped.
+fn watched(
+    command: &mut Command,
+    stdout: impl Write + Send,
+    stderr: impl Write + Send,
+) -> Result<Watched> {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {command:?}"))?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let found = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        let pass_on = |source: Option<Box<dyn Read + Send>>, to_stderr: bool| {
-            let found = &found;
-            scope.spawn(move || {
-                if let Some(source) = source {
-                    let mut lines = skips(source, to_stderr);
-                    if let Ok(mut found) = found.lock() {
-                        found.append(&mut lines);
-                    }
-                }
-            });
-        };
-        pass_on(stdout.map(|s| Box::new(s) as _), false);
-        pass_on(stderr.map(|s| Box::new(s) as _), true);
+    let (from_stdout, from_stderr) = (child.stdout.take(), child.stderr.take());
+    let skipped = std::thread::scope(|scope| {
+        let other = scope.spawn(move || from_stderr.map(|source| skips(source, stderr)));
+        let mut found = from_stdout.map_or_else(Vec::new, |source| skips(source, stdout));
+        found.extend(other.join().ok().flatten().unwrap_or_default());
+        found
     });
-    skipped.extend(found.into_inner().unwrap_or_default());
     let status = child.wait()?;
-    ensure!(status.success(), "{command:?} failed ({status})");
-    Ok(())
+    let succeeded = match status.success() {
+        true => Ok(()),
+        false => Err(anyhow::anyhow!("{command:?} failed ({status})")),
+    };
+    Ok(Watched { skipped, succeeded })
 }
 
-/// Copies `source` to our own output line by line; returns what follows `SKIPPED: `.
-fn skips(source: impl Read, to_stderr: bool) -> Vec<String> {
+/// Copies `source` to `sink` line by line; returns what follows `SKIPPED: `.
+fn skips(source: impl Read, mut sink: impl Write) -> Vec<String> {
     let mut reader = BufReader::new(source);
     let mut line = Vec::new();
     let mut found = Vec::new();
     while matches!(reader.read_until(b'\n', &mut line), Ok(read) if read > 0) {
         // Nobody may be left to read it; the command is to go on all the same.
-        let _ = match to_stderr {
-            true => std::io::stderr().write_all(&line),
-            false => std::io::stdout().write_all(&line),
-        };
+        let _ = sink.write_all(&line);
         found.extend(skip_in(&String::from_utf8_lossy(&line)));
         line.clear();
     }
@@ -308,22 +309,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn skips_are_found_on_both_streams_and_failure_is_told() {
-        let mut skipped = Vec::new();
+    fn skips_are_found_on_both_streams_and_all_output_passes() {
         let mut shell = Command::new("sh");
         shell.args([
             "-c",
             "echo 'SKIPPED: a: no b'; echo 'test x ... SKIPPED: c: no d' >&2; echo done",
         ]);
-        watched(&mut shell, &mut skipped).expect("it succeeds");
-        skipped.sort();
-        assert_eq!(skipped, ["a: no b", "c: no d"]);
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let watched = watched(&mut shell, &mut stdout, &mut stderr).expect("it starts");
+        assert_eq!(watched.skipped, ["a: no b", "c: no d"]);
+        assert!(watched.succeeded.is_ok());
+        assert_eq!(stdout, b"SKIPPED: a: no b\ndone\n");
+        assert_eq!(stderr, b"test x ... SKIPPED: c: no d\n");
+    }
 
-        let mut failing = Command::new("sh");
-        failing.args(["-c", "echo 'SKIPPED: e'; exit 3"]);
-        let error = watched(&mut failing, &mut skipped).expect_err("it fails");
-        assert!(error.to_string().contains("exit status: 3"), "{error}");
-        assert_eq!(skipped.len(), 3);
+    #[test]
+    fn skips_count_also_when_the_tests_fail() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo 'SKIPPED: e'; exit 3"]);
+        let watched = watched(&mut shell, Vec::new(), Vec::new()).expect("it starts");
+        assert_eq!(watched.skipped, ["e"]);
+        let error = watched.succeeded.expect_err("it fails").to_string();
+        assert!(error.contains("exit status: 3"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod signals;
 #[cfg(feature = "tunnel")]
 mod agent;
 #[cfg(feature = "tunnel")]
+mod client;
+#[cfg(feature = "tunnel")]
 mod demo;
 #[cfg(feature = "tunnel")]
 mod edge;
@@ -44,6 +46,18 @@ enum Command {
     /// Run an agent: dial edges and forward to Services.
     #[cfg(feature = "tunnel")]
     Agent(config::Args),
+    /// Create, list and delete clusters at an edge.
+    #[cfg(feature = "tunnel")]
+    Clusters(client::ClustersArgs),
+    /// Show the routes that an edge has.
+    #[cfg(feature = "tunnel")]
+    Routes(client::RoutesArgs),
+    /// Show the state of an edge.
+    #[cfg(feature = "tunnel")]
+    Status(client::StatusArgs),
+    /// Explain what an edge would do, and why.
+    #[cfg(feature = "tunnel")]
+    Explain(client::ExplainArgs),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -79,6 +93,14 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Edge(args) => edge::run(&args).await,
         #[cfg(feature = "tunnel")]
         Command::Agent(args) => agent::run(&args).await,
+        #[cfg(feature = "tunnel")]
+        Command::Clusters(args) => client::clusters(args).await,
+        #[cfg(feature = "tunnel")]
+        Command::Routes(args) => client::routes(args).await,
+        #[cfg(feature = "tunnel")]
+        Command::Status(args) => client::status(args).await,
+        #[cfg(feature = "tunnel")]
+        Command::Explain(args) => client::explain(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gatewright", &mut std::io::stdout());
             Ok(())

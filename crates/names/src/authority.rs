@@ -39,7 +39,12 @@ pub fn normalise_authority<'a>(authority: &[u8], buf: &'a mut [u8; 256]) -> Opti
     }
     let name = &buf[..text.len()];
     let last = &name[label..];
-    if last.is_empty() || last.len() > MAX_LABEL || last.ends_with(b"-") || last.contains(&b'_') || is_numeric(last) {
+    if last.is_empty()
+        || last.len() > MAX_LABEL
+        || last.ends_with(b"-")
+        || last.contains(&b'_')
+        || is_numeric(last)
+    {
         return None;
     }
     str::from_utf8(name).ok()
@@ -56,7 +61,9 @@ mod tests {
     }
 
     fn slow(text: &[u8]) -> Option<String> {
-        Hostname::from_authority(str::from_utf8(text).ok()?).ok().map(|name| name.to_string())
+        Hostname::from_authority(str::from_utf8(text).ok()?)
+            .ok()
+            .map(|name| name.to_string())
     }
 
     #[test]
@@ -105,7 +112,10 @@ mod tests {
         let longest = format!("{label}.{label}.{label}.{}", "b".repeat(61));
         assert_eq!(longest.len(), 253);
         assert_eq!(fast(longest.as_bytes()).as_deref(), Some(longest.as_str()));
-        assert_eq!(fast(format!("{longest}.:65535").as_bytes()).as_deref(), Some(longest.as_str()));
+        assert_eq!(
+            fast(format!("{longest}.:65535").as_bytes()).as_deref(),
+            Some(longest.as_str())
+        );
         assert_eq!(fast(format!("{longest}b").as_bytes()), None);
         assert_eq!(fast(format!("{label}a.example").as_bytes()), None);
     }

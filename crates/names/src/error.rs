@@ -36,7 +36,9 @@ pub enum NameError {
         label: Shown,
     },
     /// A character that no host name has.
-    #[error("the host name {name} has the character {character:?}; letters, digits, hyphens and dots are allowed")]
+    #[error(
+        "the host name {name} has the character {character:?}; letters, digits, hyphens and dots are allowed"
+    )]
     Character {
         /// The name, shortened for display.
         name: Shown,
@@ -44,7 +46,9 @@ pub enum NameError {
         character: char,
     },
     /// An underscore in the last label.
-    #[error("the last label of {name} has an underscore; underscores are only allowed further left")]
+    #[error(
+        "the last label of {name} has an underscore; underscores are only allowed further left"
+    )]
     UnderscoreInLastLabel {
         /// The name, shortened for display.
         name: Shown,
@@ -56,7 +60,9 @@ pub enum NameError {
         name: Shown,
     },
     /// UTS 46 processing failed: not a valid internationalised name, or Punycode that encodes none.
-    #[error("{name} is not a valid internationalised name (UTS 46); check its xn-- labels and its letters")]
+    #[error(
+        "{name} is not a valid internationalised name (UTS 46); check its xn-- labels and its letters"
+    )]
     Idna {
         /// The text, shortened for display.
         name: Shown,

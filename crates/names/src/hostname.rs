@@ -28,10 +28,14 @@ impl Hostname {
             return Err(NameError::Empty);
         }
         if text.contains('*') {
-            return Err(NameError::Wildcard { name: Shown::new(text) });
+            return Err(NameError::Wildcard {
+                name: Shown::new(text),
+            });
         }
         if text.starts_with('[') || text.bytes().filter(|&byte| byte == b':').count() > 1 {
-            return Err(NameError::IpAddress { name: Shown::new(text) });
+            return Err(NameError::IpAddress {
+                name: Shown::new(text),
+            });
         }
         let mapped = map(text)?;
         let name = mapped.strip_suffix('.').unwrap_or(&mapped);
@@ -62,31 +66,44 @@ impl Hostname {
     /// Whether this name lies strictly below `parent`: `a.b.c` is under `b.c` and under `c`, not under `a.b.c`.
     #[must_use]
     pub fn is_under(&self, parent: &Hostname) -> bool {
-        self.0.strip_suffix(parent.as_str()).is_some_and(|rest| rest.ends_with('.'))
+        self.0
+            .strip_suffix(parent.as_str())
+            .is_some_and(|rest| rest.ends_with('.'))
     }
 
     /// The name without its first label; `None` for a single label.
     #[must_use]
     pub fn parent(&self) -> Option<Hostname> {
-        self.0.split_once('.').map(|(_, parent)| Self(Arc::from(parent)))
+        self.0
+            .split_once('.')
+            .map(|(_, parent)| Self(Arc::from(parent)))
     }
-
 }
 
 /// Splits a `:port` off. Everything left of the colon is judged later.
 pub(crate) fn strip_port(text: &str) -> Result<&str, NameError> {
     if text.starts_with('[') {
-        return Err(NameError::IpAddress { name: Shown::new(text) });
+        return Err(NameError::IpAddress {
+            name: Shown::new(text),
+        });
     }
-    let Some((name, port)) = text.split_once(':') else { return Ok(text) };
+    let Some((name, port)) = text.split_once(':') else {
+        return Ok(text);
+    };
     if port.contains(':') {
-        return Err(NameError::IpAddress { name: Shown::new(text) });
+        return Err(NameError::IpAddress {
+            name: Shown::new(text),
+        });
     }
     // RFC 3986 section 3.2.3 allows an empty port.
-    if port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()) {
+    if port.is_empty()
+        || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
+    {
         Ok(name)
     } else {
-        Err(NameError::Port { port: Shown::new(port) })
+        Err(NameError::Port {
+            port: Shown::new(port),
+        })
     }
 }
 
@@ -102,11 +119,20 @@ fn map(text: &str) -> Result<Cow<'_, str>, NameError> {
     // The tables cost time in proportion to the text, so a text that cannot fit is turned away first: UTS 46
     // never makes one character out of more than a few.
     if text.len() > MAX_NAME * 8 {
-        return Err(NameError::TooLong { length: text.chars().count() });
+        return Err(NameError::TooLong {
+            length: text.chars().count(),
+        });
     }
     Uts46::new()
-        .to_ascii(text.as_bytes(), AsciiDenyList::EMPTY, Hyphens::CheckFirstLast, DnsLength::Ignore)
-        .map_err(|_| NameError::Idna { name: Shown::new(text) })
+        .to_ascii(
+            text.as_bytes(),
+            AsciiDenyList::EMPTY,
+            Hyphens::CheckFirstLast,
+            DnsLength::Ignore,
+        )
+        .map_err(|_| NameError::Idna {
+            name: Shown::new(text),
+        })
 }
 
 /// Whether any label begins with `xn--` in any case.
@@ -126,24 +152,38 @@ fn check(name: &str) -> Result<(), NameError> {
     let mut last = "";
     for label in name.split('.') {
         if label.is_empty() {
-            return Err(NameError::EmptyLabel { name: Shown::new(name) });
+            return Err(NameError::EmptyLabel {
+                name: Shown::new(name),
+            });
         }
         if label.len() > MAX_LABEL {
-            return Err(NameError::LabelTooLong { label: Shown::new(label), length: label.len() });
+            return Err(NameError::LabelTooLong {
+                label: Shown::new(label),
+                length: label.len(),
+            });
         }
         if let Some(character) = label.chars().find(|&c| !is_label_character(c)) {
-            return Err(NameError::Character { name: Shown::new(name), character });
+            return Err(NameError::Character {
+                name: Shown::new(name),
+                character,
+            });
         }
         if label.starts_with('-') || label.ends_with('-') {
-            return Err(NameError::Hyphen { label: Shown::new(label) });
+            return Err(NameError::Hyphen {
+                label: Shown::new(label),
+            });
         }
         last = label;
     }
     if last.contains('_') {
-        return Err(NameError::UnderscoreInLastLabel { name: Shown::new(name) });
+        return Err(NameError::UnderscoreInLastLabel {
+            name: Shown::new(name),
+        });
     }
     if is_numeric(last.as_bytes()) {
-        return Err(NameError::IpAddress { name: Shown::new(name) });
+        return Err(NameError::IpAddress {
+            name: Shown::new(name),
+        });
     }
     Ok(())
 }
@@ -155,7 +195,9 @@ fn is_label_character(character: char) -> bool {
 /// Whether clients would read a name that ends with this (lower-case) label as an IPv4 address (WHATWG URL,
 /// "ends in a number"): decimal or `0x` hexadecimal digits only.
 pub(crate) fn is_numeric(label: &[u8]) -> bool {
-    let hexadecimal = label.strip_prefix(b"0x").is_some_and(|rest| rest.iter().all(u8::is_ascii_hexdigit));
+    let hexadecimal = label
+        .strip_prefix(b"0x")
+        .is_some_and(|rest| rest.iter().all(u8::is_ascii_hexdigit));
     hexadecimal || label.iter().all(u8::is_ascii_digit)
 }
 

@@ -49,8 +49,13 @@ impl HostPattern {
             return Err(NameError::BareWildcard);
         }
         match text.strip_prefix("*.") {
-            Some(suffix) if !suffix.contains('*') => Ok(Self::Wildcard { suffix: Hostname::parse(suffix)?, mode }),
-            Some(_) | None => Err(NameError::MisplacedAsterisk { name: Shown::new(text) }),
+            Some(suffix) if !suffix.contains('*') => Ok(Self::Wildcard {
+                suffix: Hostname::parse(suffix)?,
+                mode,
+            }),
+            Some(_) | None => Err(NameError::MisplacedAsterisk {
+                name: Shown::new(text),
+            }),
         }
     }
 
@@ -60,9 +65,10 @@ impl HostPattern {
         match self {
             Self::Exact(name) => name == host,
             Self::Wildcard { suffix, mode } => match mode {
-                WildcardMode::OneLabel => {
-                    host.as_str().split_once('.').is_some_and(|(_, parent)| parent == suffix.as_str())
-                }
+                WildcardMode::OneLabel => host
+                    .as_str()
+                    .split_once('.')
+                    .is_some_and(|(_, parent)| parent == suffix.as_str()),
                 WildcardMode::ManyLabels => host.is_under(suffix),
             },
         }
@@ -74,7 +80,13 @@ impl HostPattern {
         match (self, other) {
             (_, Self::Exact(host)) => self.matches(host),
             (Self::Exact(_), Self::Wildcard { .. }) => false,
-            (Self::Wildcard { suffix, mode }, Self::Wildcard { suffix: below, mode: wanted }) => match mode {
+            (
+                Self::Wildcard { suffix, mode },
+                Self::Wildcard {
+                    suffix: below,
+                    mode: wanted,
+                },
+            ) => match mode {
                 WildcardMode::OneLabel => suffix == below && *wanted == WildcardMode::OneLabel,
                 WildcardMode::ManyLabels => suffix == below || below.is_under(suffix),
             },
@@ -89,9 +101,18 @@ impl HostPattern {
             (Self::Exact(a), Self::Exact(b)) => a.cmp(b),
             (Self::Exact(_), Self::Wildcard { .. }) => Ordering::Less,
             (Self::Wildcard { .. }, Self::Exact(_)) => Ordering::Greater,
-            (Self::Wildcard { suffix: a, mode: first }, Self::Wildcard { suffix: b, mode: second }) => {
-                (b.as_str().len().cmp(&a.as_str().len())).then(first.cmp(second)).then_with(|| a.cmp(b))
-            }
+            (
+                Self::Wildcard {
+                    suffix: a,
+                    mode: first,
+                },
+                Self::Wildcard {
+                    suffix: b,
+                    mode: second,
+                },
+            ) => (b.as_str().len().cmp(&a.as_str().len()))
+                .then(first.cmp(second))
+                .then_with(|| a.cmp(b)),
         }
     }
 

@@ -114,7 +114,16 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 /// The command line that ran, as a contributor would type it again.
 pub(crate) fn command_line() -> String {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    typed(std::env::args().skip(1))
+}
+
+/// Paths of this machine say nothing to others.
+fn typed(args: impl Iterator<Item = String>) -> String {
+    let args = args.map(|arg| match arg.starts_with('/') {
+        true => "PATH".to_owned(),
+        false => arg,
+    });
+    let args: Vec<String> = args.collect();
     format!("cargo xtask {}", args.join(" "))
 }
 
@@ -171,6 +180,15 @@ mod tests {
         ] {
             assert_eq!(number(value, digits), want);
         }
+    }
+
+    #[test]
+    fn the_command_is_shown_without_paths_of_the_machine() {
+        let args = ["bench", "tunnel", "--binary", "/x/y", "--rounds", "5"].map(str::to_owned);
+        assert_eq!(
+            typed(args.into_iter()),
+            "cargo xtask bench tunnel --binary PATH --rounds 5"
+        );
     }
 
     #[test]

@@ -96,11 +96,18 @@ pub(super) struct Routes {
 
 impl Cluster {
     pub(super) fn state(&self) -> &'static str {
-        if self.connected { "connected" } else { "no tunnel" }
+        if self.connected {
+            "connected"
+        } else {
+            "no tunnel"
+        }
     }
 
     pub(super) fn last_heard_of(&self) -> String {
-        or_dash(self.last_heartbeat_seconds.map(|seconds| span(seconds) + " ago"))
+        or_dash(
+            self.last_heartbeat_seconds
+                .map(|seconds| span(seconds) + " ago"),
+        )
     }
 }
 
@@ -119,12 +126,24 @@ struct Rotated {
 pub(crate) async fn run(args: ClustersArgs) -> anyhow::Result<()> {
     let admin = Admin::new(&args.admin)?;
     match args.command {
-        Command::Create { name, tenant, hosts } => {
+        Command::Create {
+            name,
+            tenant,
+            hosts,
+        } => {
             let body = serde_json::json!({ "name": name, "tenant": tenant, "hosts": hosts });
-            let answer = admin.send(Method::POST, "/api/v1/clusters", Some(body)).await?;
+            let answer = admin
+                .send(Method::POST, "/api/v1/clusters", Some(body))
+                .await?;
             let Created { cluster, token } = parse(&answer)?;
-            eprintln!("Cluster {} is made. Its own name is {}.", printable(&cluster.name), printable(&cluster.own_host));
-            eprintln!("The token below is shown only this once: keep it in a file, and name that file in agent.yaml (token_file).");
+            eprintln!(
+                "Cluster {} is made. Its own name is {}.",
+                printable(&cluster.name),
+                printable(&cluster.own_host)
+            );
+            eprintln!(
+                "The token below is shown only this once: keep it in a file, and name that file in agent.yaml (token_file)."
+            );
             print(&(token + "\n"))
         }
         Command::List { output } => {
@@ -136,9 +155,19 @@ pub(crate) async fn run(args: ClustersArgs) -> anyhow::Result<()> {
         }
         Command::SetHosts { name, hosts } => {
             let path = format!("/api/v1/clusters/{}/hosts", encoded(&name));
-            let answer = admin.send(Method::PUT, &path, Some(serde_json::json!({ "hosts": hosts }))).await?;
+            let answer = admin
+                .send(
+                    Method::PUT,
+                    &path,
+                    Some(serde_json::json!({ "hosts": hosts })),
+                )
+                .await?;
             let cluster: Cluster = parse(&answer)?;
-            eprintln!("Cluster {} may have {}.", printable(&cluster.name), hosts_of(&cluster));
+            eprintln!(
+                "Cluster {} may have {}.",
+                printable(&cluster.name),
+                hosts_of(&cluster)
+            );
             Ok(())
         }
         Command::RotateToken { name, revoke_old } => {
@@ -146,15 +175,24 @@ pub(crate) async fn run(args: ClustersArgs) -> anyhow::Result<()> {
             let body = serde_json::json!({ "revoke_old": revoke_old });
             let answer = admin.send(Method::POST, &path, Some(body)).await?;
             let Rotated { token } = parse(&answer)?;
-            eprintln!("The token below is shown only this once. {}", if revoke_old {
-                "All earlier tokens are revoked."
-            } else {
-                "The one before stays valid until the next rotation."
-            });
+            eprintln!(
+                "The token below is shown only this once. {}",
+                if revoke_old {
+                    "All earlier tokens are revoked."
+                } else {
+                    "The one before stays valid until the next rotation."
+                }
+            );
             print(&(token + "\n"))
         }
         Command::Delete { name } => {
-            admin.send(Method::DELETE, &format!("/api/v1/clusters/{}", encoded(&name)), None).await?;
+            admin
+                .send(
+                    Method::DELETE,
+                    &format!("/api/v1/clusters/{}", encoded(&name)),
+                    None,
+                )
+                .await?;
             eprintln!("Cluster {} is deleted.", printable(&name));
             Ok(())
         }
@@ -163,15 +201,22 @@ pub(crate) async fn run(args: ClustersArgs) -> anyhow::Result<()> {
 
 fn hosts_of(cluster: &Cluster) -> String {
     let own = format!("the hosts at and under {}", cluster.own_host);
-    let hosts = if cluster.hosts.is_empty() { own } else { format!("{own}, and {}", cluster.hosts.join(", ")) };
+    let hosts = if cluster.hosts.is_empty() {
+        own
+    } else {
+        format!("{own}, and {}", cluster.hosts.join(", "))
+    };
     printable(&hosts)
 }
 
 fn list(clusters: &[Cluster]) -> String {
     if clusters.is_empty() {
-        return "There are no clusters. Make one: gatewright clusters create NAME > token\n".to_owned();
+        return "There are no clusters. Make one: gatewright clusters create NAME > token\n"
+            .to_owned();
     }
-    let mut table = Table::new(["NAME", "TENANT", "STATE", "TUNNELS", "ROUTES", "HOSTS", "OWN NAME"]);
+    let mut table = Table::new([
+        "NAME", "TENANT", "STATE", "TUNNELS", "ROUTES", "HOSTS", "OWN NAME",
+    ]);
     for cluster in clusters {
         table.row([
             cluster.name.clone(),

@@ -93,7 +93,11 @@ struct Cluster {
 pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<()> {
     let admin = Admin::new(&args.admin)?;
     let Command::Hostname { host, path, output } = args.command;
-    let query = format!("/api/v1/explain?host={}&path={}", encoded(&host), encoded(&path));
+    let query = format!(
+        "/api/v1/explain?host={}&path={}",
+        encoded(&host),
+        encoded(&path)
+    );
     let answer = admin.get(&query).await?;
     match output {
         Output::Json => print(&pretty(&answer)?),
@@ -108,7 +112,11 @@ fn text(explanation: &Explanation) -> String {
     };
     let mut lines = vec![match &explanation.outcome {
         Outcome::Served { cluster, route } => {
-            let from = if route.source.is_empty() { String::new() } else { format!(", by {}", route.source) };
+            let from = if route.source.is_empty() {
+                String::new()
+            } else {
+                format!(", by {}", route.source)
+            };
             format!(
                 "http://{}{} goes to {}/{}:{} in cluster {}{from} (path {}, {}).",
                 explanation.host,
@@ -121,13 +129,19 @@ fn text(explanation: &Explanation) -> String {
                 route.path_type
             )
         }
-        Outcome::UnknownHost => format!("{} is not served: 404, no route is known for this host.", explanation.host),
+        Outcome::UnknownHost => format!(
+            "{} is not served: 404, no route is known for this host.",
+            explanation.host
+        ),
         Outcome::UnknownPath => format!(
             "http://{}{} is not served: 404, the host is known and none of its paths matches.",
             explanation.host, explanation.path
         ),
         Outcome::BadPath { reason } => {
-            format!("http://{}{} is turned away: 400, {reason}.", explanation.host, explanation.path)
+            format!(
+                "http://{}{} is turned away: 400, {reason}.",
+                explanation.host, explanation.path
+            )
         }
     }];
     if explanation.status == Some(503) {
@@ -135,13 +149,20 @@ fn text(explanation: &Explanation) -> String {
     }
     if !explanation.candidates.is_empty() {
         lines.push(String::new());
-        lines.push("Patterns that match the host, the one that is consulted first on top:".to_owned());
+        lines.push(
+            "Patterns that match the host, the one that is consulted first on top:".to_owned(),
+        );
     }
     for candidate in &explanation.candidates {
         let mut line = format!("  {}: ", candidate.pattern);
         match &candidate.owner {
             Some(owner) => {
-                let _ = write!(line, "served for cluster {}, paths {}", name(owner), candidate.paths.join(", "));
+                let _ = write!(
+                    line,
+                    "served for cluster {}, paths {}",
+                    name(owner),
+                    candidate.paths.join(", ")
+                );
             }
             None => line.push_str("nobody's, all its routes are refused"),
         }
@@ -156,7 +177,11 @@ fn text(explanation: &Explanation) -> String {
         lines.push("Routes for this host that are refused:".to_owned());
     }
     for refused in &explanation.refused {
-        let host = if refused.route.host.is_empty() { "(own name)" } else { &refused.route.host };
+        let host = if refused.route.host.is_empty() {
+            "(own name)"
+        } else {
+            &refused.route.host
+        };
         lines.push(format!(
             "  {host}{} of cluster {}: {} ({})",
             refused.route.path,
@@ -204,6 +229,9 @@ mod tests {
             r#"{"host": "x.test", "path": "/", "outcome": "unknown_host", "candidates": [], "refused": [], "clusters": {}, "status": 404}"#,
         )
         .unwrap();
-        assert_eq!(text(&explanation), "x.test is not served: 404, no route is known for this host.\n");
+        assert_eq!(
+            text(&explanation),
+            "x.test is not served: 404, no route is known for this host.\n"
+        );
     }
 }

@@ -44,10 +44,21 @@ const LARGEST_ANSWER: usize = 1 << 30;
 #[derive(Debug, clap::Args)]
 pub(crate) struct AdminArgs {
     /// The edge's admin listener.
-    #[arg(long = "admin", global = true, value_name = "URL", env = "GATEWRIGHT_ADMIN", default_value = "http://127.0.0.1:9090")]
+    #[arg(
+        long = "admin",
+        global = true,
+        value_name = "URL",
+        env = "GATEWRIGHT_ADMIN",
+        default_value = "http://127.0.0.1:9090"
+    )]
     url: String,
     /// File with the admin token, if the edge wants one.
-    #[arg(long = "admin-token-file", global = true, value_name = "FILE", env = "GATEWRIGHT_ADMIN_TOKEN_FILE")]
+    #[arg(
+        long = "admin-token-file",
+        global = true,
+        value_name = "FILE",
+        env = "GATEWRIGHT_ADMIN_TOKEN_FILE"
+    )]
     token_file: Option<PathBuf>,
 }
 
@@ -83,19 +94,33 @@ struct RefusalError {
 
 impl Admin {
     fn new(args: &AdminArgs) -> anyhow::Result<Self> {
-        let bad = |why: &str| usage(anyhow::anyhow!("--admin {:?} {why}, as in http://127.0.0.1:9090", args.url));
-        let uri: Uri = args.url.parse().map_err(|_| bad("is not a URL; write http://HOST:PORT"))?;
+        let bad = |why: &str| {
+            usage(anyhow::anyhow!(
+                "--admin {:?} {why}, as in http://127.0.0.1:9090",
+                args.url
+            ))
+        };
+        let uri: Uri = args
+            .url
+            .parse()
+            .map_err(|_| bad("is not a URL; write http://HOST:PORT"))?;
         if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
             return Err(bad("does not begin with http://; write http://HOST:PORT"));
         }
-        let authority = uri.authority().ok_or_else(|| bad("has no host; write http://HOST:PORT"))?;
+        let authority = uri
+            .authority()
+            .ok_or_else(|| bad("has no host; write http://HOST:PORT"))?;
         if uri.path() != "/" || uri.query().is_some() || authority.as_str().contains('@') {
-            return Err(bad("has more than a host and a port; write http://HOST:PORT"));
+            return Err(bad(
+                "has more than a host and a port; write http://HOST:PORT",
+            ));
         }
         let authorization = match &args.token_file {
             Some(path) => {
                 let read = std::fs::read_to_string(path);
-                let token = read.with_context(|| format!("cannot read {} (--admin-token-file)", path.display()));
+                let token = read.with_context(|| {
+                    format!("cannot read {} (--admin-token-file)", path.display())
+                });
                 let token = token.map_err(usage)?;
                 let value = HeaderValue::from_str(&format!("Bearer {}", token.trim()));
                 let mut value = value.map_err(|_| {
@@ -129,7 +154,11 @@ impl Admin {
         let exchange = self.exchange(method, path, body);
         match tokio::time::timeout(PATIENCE, exchange).await {
             Ok(answer) => answer,
-            Err(_) => bail!("the edge's admin API at {} did not answer within {} s", self.url, PATIENCE.as_secs()),
+            Err(_) => bail!(
+                "the edge's admin API at {} did not answer within {} s",
+                self.url,
+                PATIENCE.as_secs()
+            ),
         }
     }
 
@@ -150,13 +179,23 @@ impl Admin {
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = request.body(Full::new(body)).context("cannot make a request of these arguments")?;
+        let body = body
+            .map(|body| Bytes::from(body.to_string()))
+            .unwrap_or_default();
+        let request = request
+            .body(Full::new(body))
+            .context("cannot make a request of these arguments")?;
 
         let socket = self.connect().await?;
-        let not_an_edge = || format!("the answer of {} is not HTTP; is it an edge's admin API? (set --admin)", self.url);
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.with_context(not_an_edge)?;
+        let not_an_edge = || {
+            format!(
+                "the answer of {} is not HTTP; is it an edge's admin API? (set --admin)",
+                self.url
+            )
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
+            .await
+            .with_context(not_an_edge)?;
         let answer = async move {
             let response = sender.send_request(request).await?;
             let (head, body) = response.into_parts();
@@ -171,13 +210,18 @@ impl Admin {
             _ = &mut connection => answer.await,
         };
         let (head, body) = answered.with_context(not_an_edge)?;
-        let body = body.map_err(|error| anyhow::anyhow!("the answer of {} broke off: {error}", self.url))?;
+        let body =
+            body.map_err(|error| anyhow::anyhow!("the answer of {} broke off: {error}", self.url))?;
         if head.status.is_success() {
             return Ok(body);
         }
         match serde_json::from_slice::<Refusal>(&body) {
             Ok(refusal) => bail!("{}", table::printable(&refusal.error.message)),
-            Err(_) => bail!("{} answered {}; is it an edge's admin API? (set --admin)", self.url, head.status),
+            Err(_) => bail!(
+                "{} answered {}; is it an edge's admin API? (set --admin)",
+                self.url,
+                head.status
+            ),
         }
     }
 
@@ -185,7 +229,9 @@ impl Admin {
         let connecting = TcpStream::connect((self.host.as_str(), self.port));
         let why = match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
             Ok(Ok(socket)) => return Ok(socket),
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                "connection refused".to_owned()
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", CONNECT_PATIENCE.as_secs()),
         };
@@ -223,7 +269,9 @@ fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte))
+            }
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -235,7 +283,10 @@ mod tests {
     use super::*;
 
     fn args(url: &str) -> AdminArgs {
-        AdminArgs { url: url.to_owned(), token_file: None }
+        AdminArgs {
+            url: url.to_owned(),
+            token_file: None,
+        }
     }
 
     #[test]
@@ -249,9 +300,20 @@ mod tests {
             let admin = Admin::new(&args(url)).unwrap();
             assert_eq!((admin.host.as_str(), admin.port), (host, port), "{url}");
         }
-        for url in ["", "127.0.0.1:9090", "https://edge", "http://", "http://edge/admin", "http://a:b@edge", "http://edge?x"] {
+        for url in [
+            "",
+            "127.0.0.1:9090",
+            "https://edge",
+            "http://",
+            "http://edge/admin",
+            "http://a:b@edge",
+            "http://edge?x",
+        ] {
             let error = Admin::new(&args(url)).err().unwrap();
-            assert!(error.to_string().contains("http://HOST:PORT"), "{url}: {error}");
+            assert!(
+                error.to_string().contains("http://HOST:PORT"),
+                "{url}: {error}"
+            );
         }
     }
 
@@ -264,7 +326,11 @@ mod tests {
     #[tokio::test]
     async fn a_missing_edge_is_said_to_be_missing() {
         // A port that was free a moment ago and that nobody listens on.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let admin = Admin::new(&args(&format!("http://127.0.0.1:{port}"))).unwrap();
         let error = admin.get("/api/v1/status").await.unwrap_err().to_string();
         assert_eq!(
@@ -279,10 +345,16 @@ mod tests {
     fn a_token_file_that_cannot_be_used_is_named_and_its_content_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        let args = AdminArgs { url: "http://127.0.0.1:1".to_owned(), token_file: Some(file.clone()) };
+        let args = AdminArgs {
+            url: "http://127.0.0.1:1".to_owned(),
+            token_file: Some(file.clone()),
+        };
         assert!(format!("{:#}", Admin::new(&args).err().unwrap()).contains("--admin-token-file"));
         std::fs::write(&file, "very\nsecret").unwrap();
         let error = format!("{:#}", Admin::new(&args).err().unwrap());
-        assert!(error.contains("--admin-token-file") && !error.contains("secret"), "{error}");
+        assert!(
+            error.contains("--admin-token-file") && !error.contains("secret"),
+            "{error}"
+        );
     }
 }

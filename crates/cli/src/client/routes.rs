@@ -44,7 +44,11 @@ struct Route {
 /// Prints the routes.
 pub(crate) async fn run(args: RoutesArgs) -> anyhow::Result<()> {
     let admin = Admin::new(&args.admin)?;
-    let query = args.cluster.as_ref().map(|name| format!("?cluster={}", encoded(name))).unwrap_or_default();
+    let query = args
+        .cluster
+        .as_ref()
+        .map(|name| format!("?cluster={}", encoded(name)))
+        .unwrap_or_default();
     let answer = admin.get(&format!("/api/v1/routes{query}")).await?;
     match args.output {
         Output::Json => print(&pretty(&answer)?),
@@ -56,7 +60,9 @@ fn list(routes: Vec<Route>) -> String {
     if routes.is_empty() {
         return "There are no routes.\n".to_owned();
     }
-    let mut table = Table::new(["HOST", "PATH", "TYPE", "SERVICE", "CLUSTER", "STATE", "SOURCE"]);
+    let mut table = Table::new([
+        "HOST", "PATH", "TYPE", "SERVICE", "CLUSTER", "STATE", "SOURCE",
+    ]);
     let mut reasons = BTreeMap::new();
     for route in routes {
         let state = match &route.reason {

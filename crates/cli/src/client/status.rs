@@ -47,7 +47,11 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<()> {
 }
 
 fn text(status: &Status) -> String {
-    let state = if status.draining { "draining" } else { "serving" };
+    let state = if status.draining {
+        "draining"
+    } else {
+        "serving"
+    };
     let mut text = printable(&format!(
         "Edge {} of {}, version {}, up {}: {state}",
         status.edge_id,
@@ -56,7 +60,15 @@ fn text(status: &Status) -> String {
         span(status.uptime_seconds)
     ));
     text.push_str("\n\n");
-    let mut clusters = Table::new(["CLUSTER", "STATE", "TUNNELS", "ROUTES", "REQUESTS", "5XX", "LAST HEARD OF"]);
+    let mut clusters = Table::new([
+        "CLUSTER",
+        "STATE",
+        "TUNNELS",
+        "ROUTES",
+        "REQUESTS",
+        "5XX",
+        "LAST HEARD OF",
+    ]);
     for cluster in &status.clusters {
         clusters.row([
             cluster.name.clone(),

@@ -8,11 +8,14 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new<const N: usize>(heading: [&str; N]) -> Self {
-        Self { rows: vec![heading.iter().map(|&title| title.to_owned()).collect()] }
+        Self {
+            rows: vec![heading.iter().map(|&title| title.to_owned()).collect()],
+        }
     }
 
     pub(super) fn row<const N: usize>(&mut self, values: [String; N]) {
-        self.rows.push(values.iter().map(|value| printable(value)).collect());
+        self.rows
+            .push(values.iter().map(|value| printable(value)).collect());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -22,8 +25,16 @@ impl Table {
     /// The lines, without spaces at their ends.
     pub(super) fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widest = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|value| width(value)).max();
-        let widths: Vec<usize> = (0..columns).map(|column| widest(column).unwrap_or(0)).collect();
+        let widest = |column: usize| {
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|value| width(value))
+                .max()
+        };
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| widest(column).unwrap_or(0))
+            .collect();
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
@@ -45,7 +56,15 @@ fn width(text: &str) -> usize {
 
 /// The text without control characters.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    text.chars()
+        .map(|character| {
+            if character.is_control() {
+                '\u{fffd}'
+            } else {
+                character
+            }
+        })
+        .collect()
 }
 
 /// Seconds as people say them.
@@ -60,7 +79,9 @@ pub(super) fn span(seconds: u64) -> String {
 
 /// A dash for nothing.
 pub(super) fn or_dash(text: impl Into<Option<String>>) -> String {
-    text.into().filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
+    text.into()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| "-".to_owned())
 }
 
 #[cfg(test)]
@@ -80,7 +101,16 @@ mod tests {
     fn a_routes_path_cannot_steer_the_terminal() {
         let mut table = Table::new(["PATH"]);
         table.row(["/\u{1b}[2Jx\n\u{9b}31m".to_owned()]);
-        assert!(!table.text().trim_end_matches('\n').chars().skip(5).any(char::is_control), "{:?}", table.text());
+        assert!(
+            !table
+                .text()
+                .trim_end_matches('\n')
+                .chars()
+                .skip(5)
+                .any(char::is_control),
+            "{:?}",
+            table.text()
+        );
     }
 
     #[test]

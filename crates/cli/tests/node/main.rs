@@ -86,8 +86,10 @@ fn the_agent_can_do_what_it_must_and_no_more(node: &Node) {
             "" => "--all-namespaces".to_owned(),
             name => format!("--namespace={name}"),
         };
+        // kubectl reads `ingresses/status` as the Ingress called "status".
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let answer = node.ask(&format!(
-            "auth can-i {verb} {resource} {scope} --as=system:serviceaccount:gatewright:gatewright-agent"
+            "auth can-i {verb} {resource} --subresource={subresource} {scope} --as=system:serviceaccount:gatewright:gatewright-agent"
         ));
         // kubectl exits with 1 for "no".
         String::from_utf8_lossy(&answer.stdout).trim() == "yes"

@@ -1,4 +1,5 @@
 //! What the crate promises to others: names in normal form, wildcards and their order.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::cmp::Ordering;
 
@@ -31,7 +32,11 @@ fn equal_hosts_have_one_normal_form() {
         ("例え。テスト。", "xn--r8jz45g.xn--zckzah"),
         ("ｅｘａｍｐｌｅ.com", "example.com"),
     ] {
-        assert_eq!(Hostname::parse(text).map(|name| name.to_string()), Ok(normal.to_owned()), "{text}");
+        assert_eq!(
+            Hostname::parse(text).map(|name| name.to_string()),
+            Ok(normal.to_owned()),
+            "{text}"
+        );
     }
 }
 
@@ -42,27 +47,70 @@ fn what_is_no_host_name_is_refused_with_its_reason() {
     assert_eq!(reason("."), NameError::Empty);
     assert!(matches!(reason("a..b"), NameError::EmptyLabel { .. }));
     assert!(matches!(reason("a.."), NameError::EmptyLabel { .. }));
-    assert!(matches!(reason("a b"), NameError::Character { character: ' ', .. }));
-    assert!(matches!(reason("a:80"), NameError::Character { character: ':', .. }));
-    assert!(matches!(reason("a/b"), NameError::Character { character: '/', .. }));
+    assert!(matches!(
+        reason("a b"),
+        NameError::Character { character: ' ', .. }
+    ));
+    assert!(matches!(
+        reason("a:80"),
+        NameError::Character { character: ':', .. }
+    ));
+    assert!(matches!(
+        reason("a/b"),
+        NameError::Character { character: '/', .. }
+    ));
     assert!(matches!(reason("-a.example"), NameError::Hyphen { .. }));
-    assert!(matches!(reason("a.exa_mple"), NameError::UnderscoreInLastLabel { .. }));
-    assert!(matches!(reason(&"a".repeat(64)), NameError::LabelTooLong { length: 64, .. }));
-    assert!(matches!(reason(&["a"; 128].join(".")), NameError::TooLong { length: 255 }));
-    assert!(matches!(reason(&"ü".repeat(5000)), NameError::TooLong { length: 5000 }));
-    assert!(matches!(reason("*.example.com"), NameError::Wildcard { .. }));
-    for address in ["127.0.0.1", "1.2.3.4.", "[::1]", "::1", "0x7f000001", "2130706433", "a.0x1", "１２７.0.0.1"] {
-        assert!(matches!(reason(address), NameError::IpAddress { .. }), "{address}");
+    assert!(matches!(
+        reason("a.exa_mple"),
+        NameError::UnderscoreInLastLabel { .. }
+    ));
+    assert!(matches!(
+        reason(&"a".repeat(64)),
+        NameError::LabelTooLong { length: 64, .. }
+    ));
+    assert!(matches!(
+        reason(&["a"; 128].join(".")),
+        NameError::TooLong { length: 255 }
+    ));
+    assert!(matches!(
+        reason(&"ü".repeat(5000)),
+        NameError::TooLong { length: 5000 }
+    ));
+    assert!(matches!(
+        reason("*.example.com"),
+        NameError::Wildcard { .. }
+    ));
+    for address in [
+        "127.0.0.1",
+        "1.2.3.4.",
+        "[::1]",
+        "::1",
+        "0x7f000001",
+        "2130706433",
+        "a.0x1",
+        "１２７.0.0.1",
+    ] {
+        assert!(
+            matches!(reason(address), NameError::IpAddress { .. }),
+            "{address}"
+        );
     }
     // Punycode of nothing, of ASCII, of a letter that UTS 46 would have mapped, and no Punycode at all.
-    for text in ["xn--.example", "xn--example-.com", "xn--BCHER-kva\u{fc}.example", "xn--99999999.example"] {
+    for text in [
+        "xn--.example",
+        "xn--example-.com",
+        "xn--BCHER-kva\u{fc}.example",
+        "xn--99999999.example",
+    ] {
         assert!(matches!(reason(text), NameError::Idna { .. }), "{text}");
     }
 }
 
 #[test]
 fn an_error_shows_text_from_outside_shortened_and_escaped() {
-    let error = Hostname::parse(&format!("a\u{1b}[31m\n{}", "b".repeat(300))).unwrap_err().to_string();
+    let error = Hostname::parse(&format!("a\u{1b}[31m\n{}", "b".repeat(300)))
+        .unwrap_err()
+        .to_string();
     assert!(!error.contains(['\u{1b}', '\n']), "{error}");
     assert!(error.len() < 300, "{error}");
     let error = HostPattern::parse("a.*.b", WildcardMode::OneLabel).unwrap_err();
@@ -74,12 +122,30 @@ fn an_error_shows_text_from_outside_shortened_and_escaped() {
 
 #[test]
 fn a_port_is_only_taken_off_an_authority() {
-    assert_eq!(Hostname::from_authority("App.example.com:8080"), Ok(host("app.example.com")));
-    assert_eq!(Hostname::from_authority("app.example.com.:"), Ok(host("app.example.com")));
-    assert!(matches!(Hostname::from_authority("app.example.com:x"), Err(NameError::Port { .. })));
-    assert!(matches!(Hostname::from_authority("app.example.com:99999"), Err(NameError::Port { .. })));
-    assert!(matches!(Hostname::from_authority("[::1]:80"), Err(NameError::IpAddress { .. })));
-    assert!(matches!(Hostname::from_authority("fe80::1"), Err(NameError::IpAddress { .. })));
+    assert_eq!(
+        Hostname::from_authority("App.example.com:8080"),
+        Ok(host("app.example.com"))
+    );
+    assert_eq!(
+        Hostname::from_authority("app.example.com.:"),
+        Ok(host("app.example.com"))
+    );
+    assert!(matches!(
+        Hostname::from_authority("app.example.com:x"),
+        Err(NameError::Port { .. })
+    ));
+    assert!(matches!(
+        Hostname::from_authority("app.example.com:99999"),
+        Err(NameError::Port { .. })
+    ));
+    assert!(matches!(
+        Hostname::from_authority("[::1]:80"),
+        Err(NameError::IpAddress { .. })
+    ));
+    assert!(matches!(
+        Hostname::from_authority("fe80::1"),
+        Err(NameError::IpAddress { .. })
+    ));
 }
 
 #[test]
@@ -91,7 +157,10 @@ fn under_means_strictly_below_on_a_label_boundary() {
     assert!(!host("c").is_under(&host("b.c")));
     assert_eq!(host("a.b.c").parent(), Some(host("b.c")));
     assert_eq!(host("c").parent(), None);
-    assert_eq!(host("a.b.c").labels().rev().collect::<Vec<_>>(), ["c", "b", "a"]);
+    assert_eq!(
+        host("a.b.c").labels().rev().collect::<Vec<_>>(),
+        ["c", "b", "a"]
+    );
 }
 
 #[test]
@@ -116,27 +185,61 @@ fn malformed_wildcards_are_refused_with_their_reason() {
     assert_eq!(reason("*"), NameError::BareWildcard);
     assert_eq!(reason("*."), NameError::BareWildcard);
     for text in ["a.*.b", "*a.b", "a*.b", "*.*.b", "**.b", "a.*", "*b"] {
-        assert!(matches!(reason(text), NameError::MisplacedAsterisk { .. }), "{text}");
+        assert!(
+            matches!(reason(text), NameError::MisplacedAsterisk { .. }),
+            "{text}"
+        );
     }
     assert!(matches!(reason("*.1.2.3.4"), NameError::IpAddress { .. }));
     assert!(matches!(reason("*..b"), NameError::EmptyLabel { .. }));
-    assert_eq!(many("*.Bücher.example.").to_string(), "*.xn--bcher-kva.example");
+    assert_eq!(
+        many("*.Bücher.example.").to_string(),
+        "*.xn--bcher-kva.example"
+    );
 }
 
 #[test]
 fn specificity_is_exact_then_longer_suffix_then_one_label() {
-    let mut patterns = [many("*.com"), one("*.foo.com"), many("*.foo.com"), one("b.com"), one("a.b.com"), one("*.b.foo.com")];
+    let mut patterns = [
+        many("*.com"),
+        one("*.foo.com"),
+        many("*.foo.com"),
+        one("b.com"),
+        one("a.b.com"),
+        one("*.b.foo.com"),
+    ];
     patterns.sort_by(HostPattern::specificity);
-    let expected = [one("a.b.com"), one("b.com"), one("*.b.foo.com"), one("*.foo.com"), many("*.foo.com"), many("*.com")];
+    let expected = [
+        one("a.b.com"),
+        one("b.com"),
+        one("*.b.foo.com"),
+        one("*.foo.com"),
+        many("*.foo.com"),
+        many("*.com"),
+    ];
     assert_eq!(patterns, expected);
 }
 
 #[test]
 fn serde_takes_and_gives_plain_text() {
-    assert_eq!(serde_json::to_string(&host("a.example")).unwrap(), "\"a.example\"");
-    assert_eq!(serde_json::from_str::<Hostname>("\"A.example.\"").unwrap(), host("a.example"));
-    assert!(serde_json::from_str::<Hostname>("\"a..b\"").unwrap_err().to_string().contains("empty label"));
-    assert_eq!(serde_json::to_string(&one("*.a.example")).unwrap(), "\"*.a.example\"");
+    assert_eq!(
+        serde_json::to_string(&host("a.example")).unwrap(),
+        "\"a.example\""
+    );
+    assert_eq!(
+        serde_json::from_str::<Hostname>("\"A.example.\"").unwrap(),
+        host("a.example")
+    );
+    assert!(
+        serde_json::from_str::<Hostname>("\"a..b\"")
+            .unwrap_err()
+            .to_string()
+            .contains("empty label")
+    );
+    assert_eq!(
+        serde_json::to_string(&one("*.a.example")).unwrap(),
+        "\"*.a.example\""
+    );
 }
 
 fn any_host() -> impl Strategy<Value = Hostname> {
@@ -146,8 +249,14 @@ fn any_host() -> impl Strategy<Value = Hostname> {
 fn any_pattern() -> impl Strategy<Value = HostPattern> {
     (any_host(), 0..3).prop_map(|(name, kind)| match kind {
         0 => HostPattern::Exact(name),
-        1 => HostPattern::Wildcard { suffix: name, mode: WildcardMode::OneLabel },
-        _ => HostPattern::Wildcard { suffix: name, mode: WildcardMode::ManyLabels },
+        1 => HostPattern::Wildcard {
+            suffix: name,
+            mode: WildcardMode::OneLabel,
+        },
+        _ => HostPattern::Wildcard {
+            suffix: name,
+            mode: WildcardMode::ManyLabels,
+        },
     })
 }
 

@@ -10,7 +10,9 @@ pub(crate) const HEALTHY: Duration = Duration::from_secs(30);
 /// Full jitter: anywhere between nothing and twice the last bound, at most 30 s. `random` is in
 /// 0..1, `failures` counts from 1.
 pub(crate) fn full_jitter(failures: u32, random: f64) -> Duration {
-    let bound = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST);
+    let bound = FIRST
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(LONGEST);
     bound.mul_f64(random.clamp(0.0, 1.0))
 }
 
@@ -27,7 +29,10 @@ mod tests {
     #[test]
     fn the_bound_doubles_to_thirty_seconds() {
         let bounds: Vec<_> = (1..=9).map(|n| full_jitter(n, 1.0).as_millis()).collect();
-        assert_eq!(bounds, [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
+        assert_eq!(
+            bounds,
+            [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]
+        );
         assert_eq!(full_jitter(5, 0.0), Duration::ZERO);
         assert_eq!(full_jitter(u32::MAX, 0.5), Duration::from_secs(15));
     }

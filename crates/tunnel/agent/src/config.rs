@@ -141,7 +141,10 @@ pub struct AgentLimits {
 
 impl Default for AgentLimits {
     fn default() -> Self {
-        Self { streams: 1024, idle_backends: 128 }
+        Self {
+            streams: 1024,
+            idle_backends: 128,
+        }
     }
 }
 
@@ -165,7 +168,9 @@ fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration
     if seconds > 0.0 && seconds <= 86_400.0 {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err(serde::de::Error::custom("a time must be above 0 and at most 86400 seconds"))
+        Err(serde::de::Error::custom(
+            "a time must be above 0 and at most 86400 seconds",
+        ))
     }
 }
 
@@ -175,7 +180,9 @@ mod tests {
 
     #[test]
     fn the_keys_are_those_that_are_read() {
-        let error = serde_json::from_str::<AgentConfig>(r#"{"x": 1}"#).unwrap_err().to_string();
+        let error = serde_json::from_str::<AgentConfig>(r#"{"x": 1}"#)
+            .unwrap_err()
+            .to_string();
         let named: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
         assert_eq!(named, AgentConfig::KEYS);
     }
@@ -190,7 +197,9 @@ mod tests {
             (r#"["ws://a/x"]"#, "more than a host and a port"),
         ] {
             let text = format!(r#"{{"edges": {edges}, "token_file": "t", "source": {{}}}}"#);
-            let error = serde_json::from_str::<AgentConfig>(&text).unwrap_err().to_string();
+            let error = serde_json::from_str::<AgentConfig>(&text)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(why), "{edges}: {error}");
         }
     }

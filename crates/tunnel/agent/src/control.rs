@@ -33,7 +33,9 @@ impl<'a> Counted<'a> {
         shared.status.send_modify(|status| {
             *status.connections.entry(edge.to_owned()).or_default() += 1;
             if !success.own_host.is_empty() {
-                status.own_hosts.insert(edge.to_owned(), success.own_host.clone());
+                status
+                    .own_hosts
+                    .insert(edge.to_owned(), success.own_host.clone());
             }
         });
         Self { shared, edge }
@@ -62,7 +64,13 @@ pub(crate) async fn run(
         Ok(success) => success,
         Err(ended) => return ended,
     };
-    tracing::info!(edge, slot, cluster = success.cluster_uuid, own_host = success.own_host, "registered");
+    tracing::info!(
+        edge,
+        slot,
+        cluster = success.cluster_uuid,
+        own_host = success.own_host,
+        "registered"
+    );
     let _counted = Counted::new(shared, edge, &success);
     if slot == 0 {
         exchange(shared, edge, session, control, &success).await
@@ -95,9 +103,11 @@ async fn register(
             }
         }
     });
-    answer
-        .await
-        .unwrap_or_else(|_| Err(Ended::Refused("it did not answer the registration".to_owned())))
+    answer.await.unwrap_or_else(|_| {
+        Err(Ended::Refused(
+            "it did not answer the registration".to_owned(),
+        ))
+    })
 }
 
 fn registration(shared: &Shared, slot: u32, session: &AgentSession, drain: bool) -> AgentMessage {
@@ -147,7 +157,12 @@ async fn exchange(
     loop {
         while let Some(message) = session.poll(clock.now()) {
             number += 1;
-            send(control, &format!("routes-{number}"), AgentMessage::IngressRoutes(message)).await;
+            send(
+                control,
+                &format!("routes-{number}"),
+                AgentMessage::IngressRoutes(message),
+            )
+            .await;
         }
         publish(shared, edge, session);
         let timeout = session.next_timeout().map(|millis| clock.at(millis));
@@ -203,10 +218,17 @@ fn take(edge: &str, session: &mut AgentSession, now: u64, text: &str) {
             session.on_ack(now, &ack);
         }
         Ok((_, EdgeMessage::Error(error))) => {
-            tracing::warn!(edge, code = error.code, "the edge reports an error: {}", error.error);
+            tracing::warn!(
+                edge,
+                code = error.code,
+                "the edge reports an error: {}",
+                error.error
+            );
         }
         Ok((_, EdgeMessage::HeartbeatAck(_) | EdgeMessage::RegisterSuccess(_))) => {}
-        Ok((_, EdgeMessage::Unknown(kind))) => tracing::debug!(edge, kind, "unknown control message"),
+        Ok((_, EdgeMessage::Unknown(kind))) => {
+            tracing::debug!(edge, kind, "unknown control message")
+        }
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(edge, error, "the edge sent a message that cannot be read");

@@ -39,7 +39,10 @@ pub(crate) fn run(shared: &Arc<Shared>, slot: u32) {
 }
 
 async fn serve(shared: &Arc<Shared>, slot: u32) {
-    let pool = Pool::new(shared.config.limits.idle_backends, shared.config.timeouts.connect);
+    let pool = Pool::new(
+        shared.config.limits.idle_backends,
+        shared.config.timeouts.connect,
+    );
     let forwarder = Arc::new(Forwarder {
         targets: Arc::clone(&shared.targets),
         pool: Arc::clone(&pool),
@@ -67,7 +70,10 @@ async fn serve(shared: &Arc<Shared>, slot: u32) {
 
 /// The `Authorization` value for the token in a file.
 pub(crate) fn authorization(path: &Path) -> Result<HeaderValue, Error> {
-    let bad = |source| Error::TokenFile { path: path.to_owned(), source };
+    let bad = |source| Error::TokenFile {
+        path: path.to_owned(),
+        source,
+    };
     let text = std::fs::read_to_string(path).map_err(|error| bad(Some(error)))?;
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_whitespace) {
@@ -110,10 +116,21 @@ impl Line {
                 Ok(()) | Err(_) => backoff::full_jitter(failures, random()),
             };
             match &ended {
-                Ok(()) => tracing::info!(edge, slot = self.slot, ?wait, "the edge closed the connection; dialling again"),
+                Ok(()) => tracing::info!(
+                    edge,
+                    slot = self.slot,
+                    ?wait,
+                    "the edge closed the connection; dialling again"
+                ),
                 Err(error) => {
                     let error = error as &dyn std::error::Error;
-                    tracing::warn!(edge, slot = self.slot, ?wait, error, "no connection to the edge; dialling again");
+                    tracing::warn!(
+                        edge,
+                        slot = self.slot,
+                        ?wait,
+                        error,
+                        "no connection to the edge; dialling again"
+                    );
                 }
             }
             tokio::select! {
@@ -128,7 +145,10 @@ impl Line {
         let shared = &self.shared;
         let authorization = authorization(&shared.config.token_file).map_err(|error| {
             let source = std::io::Error::other(error);
-            LinkError::Io { doing: "cannot read the token", source }
+            LinkError::Io {
+                doing: "cannot read the token",
+                source,
+            }
         })?;
         let dialled = tokio::select! {
             dialled = dial(&self.endpoint, &shared.tls, &authorization, &shared.limits) => dialled?,
@@ -177,7 +197,10 @@ impl Line {
                 tokio::time::timeout(limit, driver).await.unwrap_or(Ok(()))
             }
             Ended::Left => driver.await,
-            Ended::Refused(message) => Err(LinkError::NotAnEdge { endpoint: edge.to_owned(), detail: message }),
+            Ended::Refused(message) => Err(LinkError::NotAnEdge {
+                endpoint: edge.to_owned(),
+                detail: message,
+            }),
         }
     }
 }

@@ -8,7 +8,9 @@ use crate::source::SourceError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The token's file is of no use.
-    #[error("cannot use {path} (token_file): it must hold the token that `gatewright clusters create` printed")]
+    #[error(
+        "cannot use {path} (token_file): it must hold the token that `gatewright clusters create` printed"
+    )]
     TokenFile {
         /// The file.
         path: PathBuf,
@@ -29,7 +31,9 @@ pub enum Error {
     #[error("source needs exactly one of `directory: PATH` and `kubernetes: {{}}`")]
     OneSource,
     /// The build has no Kubernetes client.
-    #[error("this build has no Kubernetes support; use `source: {{ directory: PATH }}`, or a build with the feature `kubernetes`")]
+    #[error(
+        "this build has no Kubernetes support; use `source: {{ directory: PATH }}`, or a build with the feature `kubernetes`"
+    )]
     NoKubernetes,
     /// The source gave no first set of objects.
     #[error("the source cannot be read")]

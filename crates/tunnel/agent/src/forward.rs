@@ -63,7 +63,9 @@ impl Failure {
         };
         let mut response = Response::new(Empty::new());
         *response.status_mut() = status;
-        response.headers_mut().insert(ERROR, HeaderValue::from_static(code));
+        response
+            .headers_mut()
+            .insert(ERROR, HeaderValue::from_static(code));
         response
     }
 }
@@ -79,13 +81,19 @@ impl From<ConnectError> for Failure {
 }
 
 fn failure_of(error: &hyper::Error) -> Failure {
-    if error.is_parse() { Failure::BackendProtocol } else { Failure::BackendRefused }
+    if error.is_parse() {
+        Failure::BackendProtocol
+    } else {
+        Failure::BackendRefused
+    }
 }
 
 impl Forwarder {
     /// Serves one stream to its end.
     pub(crate) async fn serve(self: Arc<Self>, exchange: Exchange) {
-        let upgrade = exchange.protocol().map(|protocol| protocol.as_str().to_ascii_lowercase());
+        let upgrade = exchange
+            .protocol()
+            .map(|protocol| protocol.as_str().to_ascii_lowercase());
         let Exchange { request, responder } = exchange;
         let Some(target) = self.target(request.headers()) else {
             answer(responder, Failure::RouteGone).await;
@@ -105,11 +113,16 @@ impl Forwarder {
                 None => Poll::Pending,
             }) => return,
         };
-        let Some(responder) = lock(&shared).take() else { return };
+        let Some(responder) = lock(&shared).take() else {
+            return;
+        };
         match outcome {
             Ok(response) => {
                 if let Err(error) = responder.send(response).await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "a response ended early");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "a response ended early"
+                    );
                 }
             }
             Err(failure) => answer(responder, failure).await,
@@ -130,7 +143,11 @@ impl Forwarder {
         let (head, body) = request.into_parts();
         let empty = http_body::Body::is_end_stream(&body);
         let mut request = outgoing(head, target.protocol)?.map(|()| {
-            if empty { no_body() } else { body.boxed_unsync() }
+            if empty {
+                no_body()
+            } else {
+                body.boxed_unsync()
+            }
         });
         pass_informational(&mut request, responder);
         for attempt in 1.. {
@@ -151,9 +168,14 @@ impl Forwarder {
                         .map_err(|error| failure_of(&error))?;
                     return Ok(incoming(response.map(|body| PooledBody::new(body, None))));
                 }
-                Sender::Http1 { mut sender, idle_since } => {
+                Sender::Http1 {
+                    mut sender,
+                    idle_since,
+                } => {
                     let spare = idle_since
-                        .filter(|since| empty && since.elapsed() >= STALE && is_safe(request.method()))
+                        .filter(|since| {
+                            empty && since.elapsed() >= STALE && is_safe(request.method())
+                        })
                         .and_then(|_| copy(&request));
                     let sent = sender.try_send_request(request);
                     match tokio::time::timeout(self.first_byte, sent).await {
@@ -210,7 +232,9 @@ impl Forwarder {
         let Ok(backend) = hyper::upgrade::on(head).await else {
             return answer(responder, Failure::BackendProtocol).await;
         };
-        let Ok(mut stream) = responder.upgrade(answer_head, body) else { return };
+        let Ok(mut stream) = responder.upgrade(answer_head, body) else {
+            return;
+        };
         let mut backend = TokioIo::new(backend);
         // Bytes pass as they are; a clean end of one direction leaves the other open.
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut backend).await;
@@ -227,13 +251,18 @@ impl Forwarder {
         let headers = request.headers_mut();
         headers.remove(CONTENT_LENGTH);
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers
-            .insert(UPGRADE, HeaderValue::from_str(protocol).map_err(|_| Failure::BackendProtocol)?);
-        let by_extended_connect = protocol == "websocket" && !headers.contains_key(SEC_WEBSOCKET_KEY);
+        headers.insert(
+            UPGRADE,
+            HeaderValue::from_str(protocol).map_err(|_| Failure::BackendProtocol)?,
+        );
+        let by_extended_connect =
+            protocol == "websocket" && !headers.contains_key(SEC_WEBSOCKET_KEY);
         if by_extended_connect {
             // The user came over HTTP/2, which has no key (RFC 8441 §5); HTTP/1.1 needs one.
             headers.insert(SEC_WEBSOCKET_KEY, websocket_key());
-            headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
+            headers
+                .entry(SEC_WEBSOCKET_VERSION)
+                .or_insert(HeaderValue::from_static("13"));
         }
         let address = target.pick().ok_or(Failure::NoEndpoints)?;
         let Sender::Http1 { mut sender, .. } = self.pool.connect_http1(address).await? else {
@@ -364,8 +393,11 @@ fn strip(headers: &mut HeaderMap) {
 }
 
 fn drop_own(headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
+    let own: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(OWN_PREFIX))
+        .cloned()
+        .collect();
     for name in own {
         headers.remove(name);
     }
@@ -379,4 +411,3 @@ fn websocket_key() -> HeaderValue {
     HeaderValue::from_str(&base64::engine::general_purpose::STANDARD.encode(bytes))
         .unwrap_or_else(|_| HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
 }
-

@@ -52,7 +52,10 @@ fn answer<B>(shared: &Shared, request: &Request<B>) -> Response<Full<Bytes>> {
     let (status, text) = match request.uri().path() {
         "/healthz" => (StatusCode::OK, "ok\n"),
         "/readyz" if ready => (StatusCode::OK, "ok\n"),
-        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "not connected to any edge\n"),
+        "/readyz" => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not connected to any edge\n",
+        ),
         _ => (StatusCode::NOT_FOUND, "/healthz or /readyz\n"),
     };
     let mut response = Response::new(Full::from(text));

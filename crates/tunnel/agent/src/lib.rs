@@ -61,7 +61,9 @@ impl Agent {
             .map_err(Error::Source)?;
         let shared = Arc::new(Shared::new(config, tls, &source, cancel, tasks)?);
         shared.translate(&source);
-        shared.tasks.spawn(shared::follow(Arc::clone(&shared), source.objects.clone()));
+        shared
+            .tasks
+            .spawn(shared::follow(Arc::clone(&shared), source.objects.clone()));
         report_to_cluster(&shared, &source);
         if let Some(address) = shared.config.health {
             health::serve(&shared, address).await?;
@@ -128,7 +130,9 @@ fn source_config(settings: &SourceSettings) -> Result<SourceConfig, Error> {
 fn report_to_cluster(shared: &Arc<Shared>, source: &Source) {
     if let Some(client) = source.client.clone() {
         let objects = source.objects.clone();
-        shared.tasks.spawn(shared::report(Arc::clone(shared), client, objects));
+        shared
+            .tasks
+            .spawn(shared::report(Arc::clone(shared), client, objects));
     }
 }
 
@@ -137,5 +141,8 @@ fn report_to_cluster(_: &Arc<Shared>, _: &Source) {}
 
 /// Sizes and times of the agent's connections.
 fn link_limits(config: &AgentConfig) -> Limits {
-    Limits { max_streams: config.limits.streams, ..Limits::default() }
+    Limits {
+        max_streams: config.limits.streams,
+        ..Limits::default()
+    }
 }

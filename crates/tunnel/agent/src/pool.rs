@@ -35,7 +35,10 @@ pub(crate) type RequestBody = http_body_util::combinators::UnsyncBoxBody<Bytes, 
 
 /// A connection to a backend that was checked out.
 pub(crate) enum Sender {
-    Http1 { sender: http1::SendRequest<RequestBody>, idle_since: Option<Instant> },
+    Http1 {
+        sender: http1::SendRequest<RequestBody>,
+        idle_since: Option<Instant>,
+    },
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -65,7 +68,10 @@ impl Pool {
     ) -> Result<Sender, ConnectError> {
         match protocol {
             BackendProtocol::Http => match self.idle(address) {
-                Some((sender, since)) => Ok(Sender::Http1 { sender, idle_since: Some(since) }),
+                Some((sender, since)) => Ok(Sender::Http1 {
+                    sender,
+                    idle_since: Some(since),
+                }),
                 None => self.connect_http1(address).await,
             },
             BackendProtocol::H2c => self.shared_http2(address).await,
@@ -76,9 +82,9 @@ impl Pool {
         let mut pool = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         let stack = pool.get_mut(&address)?;
         // The newest may not have finished its last exchange yet; it stays for the next request.
-        let place = stack.iter().rposition(|(sender, since)| {
-            sender.is_ready() && since.elapsed() < IDLE
-        })?;
+        let place = stack
+            .iter()
+            .rposition(|(sender, since)| sender.is_ready() && since.elapsed() < IDLE)?;
         Some(stack.remove(place))
     }
 
@@ -96,7 +102,10 @@ impl Pool {
                 tracing::debug!(%error, "a backend's connection ended");
             }
         });
-        Ok(Sender::Http1 { sender, idle_since: None })
+        Ok(Sender::Http1 {
+            sender,
+            idle_since: None,
+        })
     }
 
     async fn shared_http2(&self, address: SocketAddr) -> Result<Sender, ConnectError> {

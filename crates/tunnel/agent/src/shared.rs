@@ -58,7 +58,11 @@ pub struct AgentStatus {
 impl Offered {
     fn new(route: &Route) -> Self {
         Self {
-            host: route.host.as_ref().map(ToString::to_string).unwrap_or_default(),
+            host: route
+                .host
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             path: route.path.clone(),
             service: format!("{}/{}:{}", route.namespace, route.service, route.port),
         }
@@ -136,7 +140,9 @@ impl Shared {
     }
 
     fn publish(&self, objects: &Objects) {
-        let options = Options { classes: self.config.ingress_classes.clone() };
+        let options = Options {
+            classes: self.config.ingress_classes.clone(),
+        };
         let translation = translate(objects, &options);
         let is_private = match (self.config.network, network(objects)) {
             (NetworkMode::Private, _) | (NetworkMode::Auto, Network::Private) => true,
@@ -149,8 +155,13 @@ impl Shared {
             }
         };
         // Requests for a route may come as soon as the edge knows it: targets first.
-        self.targets.store(Arc::new(Targets::new(&translation.backends)));
-        let routes = if is_private { translation.routes.clone() } else { BTreeMap::new() };
+        self.targets
+            .store(Arc::new(Targets::new(&translation.backends)));
+        let routes = if is_private {
+            translation.routes.clone()
+        } else {
+            BTreeMap::new()
+        };
         self.status.send_if_modified(|status| {
             let changed = status.routes != routes.len() || status.is_private != is_private;
             status.routes = routes.len();
@@ -160,11 +171,20 @@ impl Shared {
         self.offer.send_if_modified(|offer| {
             let changed = *offer.routes != routes || offer.is_private != is_private;
             if changed {
-                *offer = Offer { routes: Arc::new(routes), is_private };
+                *offer = Offer {
+                    routes: Arc::new(routes),
+                    is_private,
+                };
             }
             changed
         });
-        let offered = self.offer.borrow().routes.values().map(Offered::new).collect();
+        let offered = self
+            .offer
+            .borrow()
+            .routes
+            .values()
+            .map(Offered::new)
+            .collect();
         self.offered.send_if_modified(|before| {
             let changed = *before != offered;
             *before = offered;
@@ -219,7 +239,9 @@ pub(crate) async fn report(
     let mut refusals = shared.refusals.subscribe();
     let mut status = shared.status.subscribe();
     let (sender, reports) = watch::channel(Arc::new(Report::default()));
-    shared.tasks.spawn(report::run(ctx, reports, shared.cancel.clone()));
+    shared
+        .tasks
+        .spawn(report::run(ctx, reports, shared.cancel.clone()));
     loop {
         let edges = edges(&status.borrow_and_update(), &refusals.borrow_and_update());
         let newest = Arc::clone(&translation.borrow_and_update());
@@ -250,17 +272,25 @@ fn edges(status: &AgentStatus, refusals: &Refusals) -> crate::report::Edges {
         .map(|(edge, _)| edge)
         .collect();
     let settled = !connected.is_empty()
-        && connected.iter().all(|edge| status.in_sync.get(*edge) == Some(&true));
+        && connected
+            .iter()
+            .all(|edge| status.in_sync.get(*edge) == Some(&true));
     let mut refused: Option<BTreeMap<RouteId, Refused>> = None;
     for edge in &connected {
         let theirs = refusals.get(*edge).cloned().unwrap_or_default();
         refused = Some(match refused {
             None => theirs,
-            Some(all) => all.into_iter().filter(|(id, _)| theirs.contains_key(id)).collect(),
+            Some(all) => all
+                .into_iter()
+                .filter(|(id, _)| theirs.contains_key(id))
+                .collect(),
         });
     }
-    let mut publish: Vec<String> =
-        connected.iter().filter_map(|edge| status.own_hosts.get(*edge)).cloned().collect();
+    let mut publish: Vec<String> = connected
+        .iter()
+        .filter_map(|edge| status.own_hosts.get(*edge))
+        .cloned()
+        .collect();
     publish.sort();
     publish.dedup();
     crate::report::Edges {
@@ -272,7 +302,10 @@ fn edges(status: &AgentStatus, refusals: &Refusals) -> crate::report::Edges {
 }
 
 /// Now, for the `timestamp` of control messages.
-#[expect(clippy::disallowed_methods, reason = "the crate's one reading of the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the crate's one reading of the wall clock"
+)]
 pub(crate) fn rfc3339() -> String {
     format!("{:.3}", jiff::Timestamp::now())
 }

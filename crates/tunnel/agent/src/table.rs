@@ -37,7 +37,12 @@ pub(crate) struct Targets(HashMap<u64, Arc<Target>>);
 
 impl Targets {
     pub(crate) fn new(backends: &BTreeMap<RouteId, Backend>) -> Self {
-        Self(backends.iter().map(|(id, backend)| (id.0, Arc::new(target(backend)))).collect())
+        Self(
+            backends
+                .iter()
+                .map(|(id, backend)| (id.0, Arc::new(target(backend))))
+                .collect(),
+        )
     }
 
     pub(crate) fn get(&self, id: RouteId) -> Option<&Arc<Target>> {
@@ -54,5 +59,9 @@ fn target(backend: &Backend) -> Target {
     if endpoints.is_empty() {
         endpoints.extend(backend.cluster_ip.map(SocketAddr::from));
     }
-    Target { endpoints, protocol: backend.protocol, next: AtomicUsize::new(0) }
+    Target {
+        endpoints,
+        protocol: backend.protocol,
+        next: AtomicUsize::new(0),
+    }
 }

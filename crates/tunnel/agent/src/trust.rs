@@ -25,16 +25,17 @@ pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<Arc<rustls::Client
             CertificateDer::pem_file_iter(path).map_err(|error| bad(Box::new(error)))?
         {
             let certificate = certificate.map_err(|error| bad(Box::new(error)))?;
-            roots.add(certificate).map_err(|error| bad(Box::new(error)))?;
+            roots
+                .add(certificate)
+                .map_err(|error| bad(Box::new(error)))?;
             any = true;
         }
         if !any {
             return Err(bad("it holds no certificate".into()));
         }
     }
-    let config =
-        rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let config = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     Ok(Arc::new(config))
 }

@@ -44,12 +44,22 @@ impl AccessLog {
     /// Opens the target and starts the writer.
     pub(crate) fn open(target: &AccessLogTarget) -> Result<Self, Error> {
         let sink: Box<dyn std::io::Write + Send> = match target {
-            AccessLogTarget::Off => return Ok(Self { sender: None, dropped: AtomicU64::new(0) }),
+            AccessLogTarget::Off => {
+                return Ok(Self {
+                    sender: None,
+                    dropped: AtomicU64::new(0),
+                });
+            }
             AccessLogTarget::Stdout => Box::new(std::io::stdout()),
             AccessLogTarget::File(path) => Box::new(
-                std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(
-                    |source| Error::AccessLog { path: path.clone(), source },
-                )?,
+                std::fs::OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .map_err(|source| Error::AccessLog {
+                        path: path.clone(),
+                        source,
+                    })?,
             ),
         };
         let (sender, receiver) = sync_channel(WAITING);
@@ -57,7 +67,10 @@ impl AccessLog {
             .name("access-log".to_owned())
             .spawn(move || write_all(&receiver, sink))
             .map_err(Error::Thread)?;
-        Ok(Self { sender: Some(sender), dropped: AtomicU64::new(0) })
+        Ok(Self {
+            sender: Some(sender),
+            dropped: AtomicU64::new(0),
+        })
     }
 
     /// Lines that were dropped because the writer fell behind.
@@ -155,7 +168,10 @@ fn push_time(out: &mut String, micros: i64) {
 
 /// A JSON string. Plain text, the ordinary case, is copied in one piece.
 fn push_json(out: &mut String, text: &str) {
-    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+    if text
+        .bytes()
+        .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+    {
         out.push('"');
         out.push_str(text);
         out.push('"');
@@ -188,7 +204,15 @@ mod tests {
         assert_eq!(value["path"], "/\"quoted\"\\\u{1}");
         assert_eq!(value["duration_ms"], 1234.567);
         assert_eq!(value["error"], "backend_refused");
-        for key in ["level", "msg", "cluster_uuid", "host", "path", "method", "status"] {
+        for key in [
+            "level",
+            "msg",
+            "cluster_uuid",
+            "host",
+            "path",
+            "method",
+            "status",
+        ] {
             assert!(value.get(key).is_some(), "{key}");
         }
     }

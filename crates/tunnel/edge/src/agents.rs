@@ -35,6 +35,8 @@ use crate::token::TokenId;
 
 /// How long a cluster counts as alive without a heartbeat.
 const LEASE: Duration = Duration::from_secs(300);
+/// How long a connection that is refused may take to hear why.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Malformed control messages after which a connection is ended.
 const MAX_BAD_MESSAGES: u32 = 16;
 
@@ -44,7 +46,9 @@ pub(crate) fn is_own_host(edge: &Shared, authority: &[u8], name: Option<&str>) -
     if let Some(name) = name {
         return name == edge.config.domain.as_str() || name == "localhost";
     }
-    let Ok(text) = std::str::from_utf8(authority) else { return false };
+    let Ok(text) = std::str::from_utf8(authority) else {
+        return false;
+    };
     if let Some(rest) = text.strip_prefix('[') {
         return rest
             .split_once(']')
@@ -63,7 +67,11 @@ pub(crate) struct Arrival {
 
 enum ArrivalKind {
     /// Upgraded and authenticated; the bytes were read early.
-    WebSocket { cluster: Arc<Cluster>, token: TokenId, early: Vec<u8> },
+    WebSocket {
+        cluster: Arc<Cluster>,
+        token: TokenId,
+        early: Vec<u8>,
+    },
     /// Just accepted.
     Tls(TlsAcceptor),
 }
@@ -74,7 +82,11 @@ impl Arrival {
         remote: SocketAddr,
         acceptor: TlsAcceptor,
     ) -> Self {
-        Self { socket, remote, kind: ArrivalKind::Tls(acceptor) }
+        Self {
+            socket,
+            remote,
+            kind: ArrivalKind::Tls(acceptor),
+        }
     }
 }
 
@@ -82,34 +94,55 @@ fn refuse(status: StatusCode, message: &'static str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from_static(message.as_bytes()));
     *response.status_mut() = status;
     if status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if status == StatusCode::UPGRADE_REQUIRED {
-        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        response
+            .headers_mut()
+            .insert(UPGRADE, HeaderValue::from_static("websocket"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     response
 }
 
 /// Answers an agent's upgrade request. The credential comes first: without one, a caller learns
 /// nothing else.
-pub(crate) fn upgrade(user: &Arc<UserConnection>, mut request: Request<Incoming>) -> Response<Bytes> {
+pub(crate) fn upgrade(
+    user: &Arc<UserConnection>,
+    mut request: Request<Incoming>,
+) -> Response<Bytes> {
     let edge = &user.edge;
     let bearer = bearer(request.headers());
-    let Some((cluster, token)) = bearer.and_then(|bearer| edge.clusters.authenticate(bearer)) else {
-        return refuse(StatusCode::UNAUTHORIZED, "the token is missing, unknown or revoked\n");
+    let Some((cluster, token)) = bearer.and_then(|bearer| edge.clusters.authenticate(bearer))
+    else {
+        edge.metrics.agent_rejected();
+        return refuse(
+            StatusCode::UNAUTHORIZED,
+            "the token is missing, unknown or revoked\n",
+        );
     };
     if edge.drain.is_cancelled() {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "this edge is stopping\n");
     }
     let headers = request.headers();
     let is_websocket = headers.get(UPGRADE).is_some_and(is_upgrade_token)
-        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+        && headers
+            .get(SEC_WEBSOCKET_VERSION)
+            .is_some_and(|version| version == "13");
     let Some(key) = headers.get(SEC_WEBSOCKET_KEY).filter(|_| is_websocket) else {
-        return refuse(StatusCode::UPGRADE_REQUIRED, "this is the agents' WebSocket endpoint\n");
+        return refuse(
+            StatusCode::UPGRADE_REQUIRED,
+            "this is the agents' WebSocket endpoint\n",
+        );
     };
     let offers_h2r = headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -135,7 +168,10 @@ pub(crate) fn upgrade(user: &Arc<UserConnection>, mut request: Request<Incoming>
     fields.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
     fields.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    fields.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL_H2R));
+    fields.insert(
+        SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL_H2R),
+    );
     response
 }
 
@@ -153,20 +189,34 @@ async fn arrive(
     cluster: Arc<Cluster>,
     token: TokenId,
 ) {
-    let Ok(upgraded) = on_upgrade.await else { return };
+    let Ok(upgraded) = on_upgrade.await else {
+        return;
+    };
     type Inner = TokioIo<Guarded<TcpStream>>;
     let Ok(parts) = hyper_util::server::conn::auto::upgrade::downcast::<Inner>(upgraded) else {
         tracing::error!("an upgraded connection is not a TCP connection");
         return;
     };
     let early = parts.read_buf.to_vec();
-    let Ok(socket) = parts.io.into_inner().into_inner().into_std() else { return };
+    let Ok(socket) = parts.io.into_inner().into_inner().into_std() else {
+        return;
+    };
     let edge = &user.edge;
     let mut counts = vec![0; edge.handoffs.len()];
     cluster.connections.count_by_worker(&mut counts);
-    let worker = (0..counts.len()).min_by_key(|worker| counts[*worker]).unwrap_or(user.worker);
-    let kind = ArrivalKind::WebSocket { cluster, token, early };
-    let _ = edge.handoffs[worker].send(Arrival { socket, remote: user.remote, kind });
+    let worker = (0..counts.len())
+        .min_by_key(|worker| counts[*worker])
+        .unwrap_or(user.worker);
+    let kind = ArrivalKind::WebSocket {
+        cluster,
+        token,
+        early,
+    };
+    let _ = edge.handoffs[worker].send(Arrival {
+        socket,
+        remote: user.remote,
+        kind,
+    });
 }
 
 /// A connection that an agent may use, with everything that belongs to it.
@@ -184,12 +234,21 @@ pub(crate) async fn run(edge: Arc<Shared>, worker: usize, arrival: Arrival) {
     let remote = arrival.remote;
     let accepted = match accept(&edge, arrival).await {
         Ok(Some(accepted)) => accepted,
-        Ok(None) => return tracing::warn!(%remote, "an agent presented an unknown or revoked token"),
+        Ok(None) => {
+            return tracing::warn!(%remote, "an agent presented an unknown or revoked token");
+        }
         Err(error) => {
             return tracing::debug!(%remote, error = &error as &dyn std::error::Error, "an agent's connection failed");
         }
     };
-    let Accepted { cluster, token, carrier, tunnel, control, driver } = accepted;
+    let Accepted {
+        cluster,
+        token,
+        carrier,
+        tunnel,
+        control,
+        mut driver,
+    } = accepted;
     let close = CancellationToken::new();
     let session = Session {
         edge: &edge,
@@ -205,8 +264,12 @@ pub(crate) async fn run(edge: Arc<Shared>, worker: usize, arrival: Arrival) {
         bad_messages: 0,
     };
     let ended = tokio::select! {
-        ended = driver => ended.map_err(|error| format!("{:#}", Chain(&error))),
-        ended = session.run(control) => Err(ended.to_owned()),
+        ended = &mut driver => ended.map_err(|error| Chain(&error).to_string()),
+        ended = session.run(control) => {
+            // The last answer says why; it needs the driver to get out.
+            let _ = tokio::time::timeout(LAST_WORDS, &mut driver).await;
+            Err(ended.to_owned())
+        }
         () = close.cancelled() => Err("the token was revoked or the cluster deleted".to_owned()),
         () = edge.stop.cancelled() => Ok(()),
     };
@@ -239,23 +302,44 @@ async fn accept(
 ) -> Result<Option<Accepted>, gatewright_link::LinkError> {
     let io = |doing| move |source| gatewright_link::LinkError::Io { doing, source };
     let socket = TcpStream::from_std(arrival.socket).map_err(io("cannot take the socket over"))?;
-    socket.set_nodelay(true).map_err(io("cannot set TCP_NODELAY"))?;
+    socket
+        .set_nodelay(true)
+        .map_err(io("cannot set TCP_NODELAY"))?;
     match arrival.kind {
-        ArrivalKind::WebSocket { cluster, token, early } => {
+        ArrivalKind::WebSocket {
+            cluster,
+            token,
+            early,
+        } => {
             let (tunnel, control, driver) =
                 accept_websocket(socket, early, &edge.link_limits).await?;
-            Ok(Some(Accepted { cluster, token, carrier: "websocket", tunnel, control, driver }))
+            Ok(Some(Accepted {
+                cluster,
+                token,
+                carrier: "websocket",
+                tunnel,
+                control,
+                driver,
+            }))
         }
         ArrivalKind::Tls(acceptor) => {
             let limits = &edge.link_limits;
             let handshake = tokio::time::timeout(limits.handshake_timeout, acceptor.accept(socket));
             let socket = handshake
                 .await
-                .map_err(|_| gatewright_link::LinkError::HandshakeTimeout(limits.handshake_timeout))?
+                .map_err(|_| {
+                    gatewright_link::LinkError::HandshakeTimeout(limits.handshake_timeout)
+                })?
                 .map_err(io("the TLS handshake failed"))?;
             let raw = accept_raw(socket, limits).await?;
-            let token = raw.authorization.strip_prefix("Bearer ").unwrap_or_default();
-            let Some((cluster, token)) = edge.clusters.authenticate(token) else { return Ok(None) };
+            let token = raw
+                .authorization
+                .strip_prefix("Bearer ")
+                .unwrap_or_default();
+            let Some((cluster, token)) = edge.clusters.authenticate(token) else {
+                edge.metrics.agent_rejected();
+                return Ok(None);
+            };
             Ok(Some(Accepted {
                 cluster,
                 token,
@@ -299,11 +383,18 @@ impl Session<'_> {
         let Ok(first) = tokio::time::timeout(patience, control.incoming.recv()).await else {
             return "it did not register in time";
         };
-        let Some(first) = first else { return "it left before it registered" };
+        let Some(first) = first else {
+            return "it left before it registered";
+        };
         let mut events = self.edge.clusters.events();
         let (request_id, register) = match AgentMessage::decode(&first) {
             Ok((request_id, AgentMessage::Register(register))) => (request_id, register),
-            Ok((request_id, AgentMessage::Heartbeat(_) | AgentMessage::IngressRoutes(_) | AgentMessage::Unknown(_))) => {
+            Ok((
+                request_id,
+                AgentMessage::Heartbeat(_)
+                | AgentMessage::IngressRoutes(_)
+                | AgentMessage::Unknown(_),
+            )) => {
                 let reply = error_reply("not_registered", "the first message must be register");
                 send(&control, &request_id, reply).await;
                 return "its first message was not register";
@@ -313,6 +404,14 @@ impl Session<'_> {
                 return "its first message could not be read";
             }
         };
+        if self.cluster.connections.len() >= self.edge.config.limits.tunnels {
+            let reply = error_reply(
+                "too_many_connections",
+                "the cluster has as many connections as it may; stop agents that are not needed",
+            );
+            send(&control, &request_id, reply).await;
+            return "its cluster has too many connections";
+        }
         let reply = self.register(&register);
         if !self.edge.clusters.is_valid(&self.token) {
             // Revoked between its check and its place among the connections.
@@ -379,7 +478,9 @@ impl Session<'_> {
             Ok((request_id, AgentMessage::Heartbeat(heartbeat))) => {
                 self.cluster.touch(clock::unix_millis());
                 self.cluster.note_heartbeat(&heartbeat.metadata);
-                let ack = HeartbeatAck { lease_seconds: Some(LEASE.as_secs()) };
+                let ack = HeartbeatAck {
+                    lease_seconds: Some(LEASE.as_secs()),
+                };
                 send(control, &request_id, EdgeMessage::HeartbeatAck(ack)).await;
             }
             Ok((request_id, AgentMessage::IngressRoutes(routes))) => {
@@ -415,16 +516,17 @@ impl Session<'_> {
     async fn routes(&mut self, message: IngressRoutes) -> Vec<EdgeMessage> {
         let edge = self.edge;
         let cluster = self.cluster;
-        let session = self
-            .routes
-            .get_or_insert_with(|| {
-                let position = edge.clusters.position(&cluster.id);
-                EdgeSession::with_limit(position, edge.config.limits.routes)
-            });
+        let session = self.routes.get_or_insert_with(|| {
+            let position = edge.clusters.position(&cluster.id);
+            EdgeSession::with_limit(position, edge.config.limits.routes)
+        });
         match session.on_routes(message) {
             Step::Apply { change, position } => {
                 match edge.clusters.apply(&cluster.id, change, position).await {
-                    Ok(acks) => acks.into_iter().map(EdgeMessage::IngressRoutesAck).collect(),
+                    Ok(acks) => acks
+                        .into_iter()
+                        .map(EdgeMessage::IngressRoutesAck)
+                        .collect(),
                     Err(error) => {
                         tracing::error!(cluster = %cluster.id, error = &error as &dyn std::error::Error, "cannot keep routes");
                         let ack = session.apply_failed();
@@ -459,7 +561,10 @@ impl Session<'_> {
 }
 
 fn error_reply(code: &str, message: &str) -> EdgeMessage {
-    EdgeMessage::Error(ErrorReply { code: code.to_owned(), error: message.to_owned() })
+    EdgeMessage::Error(ErrorReply {
+        code: code.to_owned(),
+        error: message.to_owned(),
+    })
 }
 
 async fn send(control: &ControlChannel, request_id: &str, message: EdgeMessage) {
@@ -480,7 +585,9 @@ pub(crate) fn watch_revocations(edge: &Arc<Shared>) {
             };
             match event {
                 Ok(ClusterEvent::TokenRevoked { cluster, token }) => {
-                    cluster.connections.close_where(|connection| connection.token == token);
+                    cluster
+                        .connections
+                        .close_where(|connection| connection.token == token);
                 }
                 Ok(ClusterEvent::Deleted(cluster)) => cluster.connections.close_where(|_| true),
                 Ok(ClusterEvent::VerdictsChanged { .. }) => {}

@@ -104,6 +104,8 @@ pub struct RequestLimits {
     pub connections: usize,
     /// Requests at once on one tunnel connection; more is 503.
     pub tunnel_streams: u32,
+    /// Connections of one cluster's agents.
+    pub tunnels: usize,
     /// Routes of one cluster.
     pub routes: usize,
 }
@@ -117,6 +119,7 @@ impl Default for RequestLimits {
             body: None,
             connections: 50_000,
             tunnel_streams: 1024,
+            tunnels: 64,
             routes: 10_000,
         }
     }
@@ -218,7 +221,9 @@ impl std::str::FromStr for IpBlock {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not a block of addresses; write ADDRESS/BITS, as in 10.0.0.0/8");
+        let bad = || {
+            format!("{text:?} is not a block of addresses; write ADDRESS/BITS, as in 10.0.0.0/8")
+        };
         let (address, bits) = text.split_once('/').ok_or_else(bad)?;
         let address: std::net::IpAddr = address.parse().map_err(|_| bad())?;
         let bits: u32 = bits.parse().map_err(|_| bad())?;
@@ -233,7 +238,9 @@ impl std::str::FromStr for IpBlock {
 
 impl<'de> Deserialize<'de> for IpBlock {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -248,7 +255,9 @@ fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration
     if seconds > 0.0 && seconds <= 86_400.0 {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err(serde::de::Error::custom("a time must be above 0 and at most 86400 seconds"))
+        Err(serde::de::Error::custom(
+            "a time must be above 0 and at most 86400 seconds",
+        ))
     }
 }
 
@@ -258,7 +267,9 @@ mod tests {
 
     #[test]
     fn the_keys_are_those_that_are_read() {
-        let error = serde_json::from_str::<EdgeConfig>(r#"{"x": 1}"#).unwrap_err().to_string();
+        let error = serde_json::from_str::<EdgeConfig>(r#"{"x": 1}"#)
+            .unwrap_err()
+            .to_string();
         let named: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
         assert_eq!(named, EdgeConfig::KEYS);
     }
@@ -272,15 +283,36 @@ mod tests {
             ("11.0.0.0", false),
             ("::", false),
         ] {
-            assert_eq!(block.contains(address.parse().unwrap()), inside, "{address}");
+            assert_eq!(
+                block.contains(address.parse().unwrap()),
+                inside,
+                "{address}"
+            );
         }
-        assert!("0.0.0.0/0".parse::<IpBlock>().unwrap().contains([1, 2, 3, 4].into()));
-        assert!("2001:db8::/32".parse::<IpBlock>().unwrap().contains("2001:db8::1".parse().unwrap()));
+        assert!(
+            "0.0.0.0/0"
+                .parse::<IpBlock>()
+                .unwrap()
+                .contains([1, 2, 3, 4].into())
+        );
+        assert!(
+            "2001:db8::/32"
+                .parse::<IpBlock>()
+                .unwrap()
+                .contains("2001:db8::1".parse().unwrap())
+        );
     }
 
     #[test]
     fn blocks_that_are_none_are_refused() {
-        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0.1/8", "x/8", "10.0.0.0/-1", ""] {
+        for text in [
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "x/8",
+            "10.0.0.0/-1",
+            "",
+        ] {
             assert!(text.parse::<IpBlock>().is_err(), "{text}");
         }
     }

@@ -95,12 +95,19 @@ impl ConnectionSet {
         let list = self.list.load();
         let mut best: Option<(usize, &Arc<Connection>)> = None;
         let mut full = false;
-        for connection in list.iter().filter(|connection| connection.tunnel.is_usable()) {
+        for connection in list
+            .iter()
+            .filter(|connection| connection.tunnel.is_usable())
+        {
             if connection.tunnel.is_full() {
                 full = true;
                 continue;
             }
-            let crossing = if connection.worker == worker { 0 } else { CROSSING_COST };
+            let crossing = if connection.worker == worker {
+                0
+            } else {
+                CROSSING_COST
+            };
             let cost = connection.tunnel.in_flight() + crossing;
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, connection));
@@ -122,9 +129,18 @@ impl ConnectionSet {
         }
     }
 
+    /// All connections.
+    pub fn len(&self) -> usize {
+        self.list.load().len()
+    }
+
     /// Connections that take requests.
     pub fn usable(&self) -> usize {
-        self.list.load().iter().filter(|connection| connection.tunnel.is_usable()).count()
+        self.list
+            .load()
+            .iter()
+            .filter(|connection| connection.tunnel.is_usable())
+            .count()
     }
 
     /// For people.
@@ -145,7 +161,12 @@ impl ConnectionSet {
 
     /// Ends the connections that `condemned` names.
     pub fn close_where(&self, condemned: impl Fn(&Connection) -> bool) {
-        for connection in self.list.load().iter().filter(|connection| condemned(connection)) {
+        for connection in self
+            .list
+            .load()
+            .iter()
+            .filter(|connection| condemned(connection))
+        {
             connection.close.cancel();
         }
     }

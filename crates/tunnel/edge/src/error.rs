@@ -8,7 +8,9 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// The store's folder or file cannot be made, read or written.
-    #[error("cannot use {path} as the edge's store (store.path): it must be a folder this user may write to")]
+    #[error(
+        "cannot use {path} as the edge's store (store.path): it must be a folder this user may write to"
+    )]
     StoreFolder {
         /// The folder or file.
         path: PathBuf,
@@ -93,7 +95,9 @@ pub enum Error {
         name: String,
     },
     /// A cluster would lie at a name that cannot be a host.
-    #[error("the cluster's own name would be too long under the edge's domain {domain}; use a shorter cluster name")]
+    #[error(
+        "the cluster's own name would be too long under the edge's domain {domain}; use a shorter cluster name"
+    )]
     OwnHost {
         /// The edge's domain.
         domain: String,

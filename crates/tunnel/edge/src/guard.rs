@@ -8,8 +8,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -181,7 +181,9 @@ impl<S> Guarded<S> {
         }
         self.scan.feed(bytes);
         if self.scan.over {
-            self.state.ambiguous.store(self.scan.length && self.scan.encoding, Ordering::Relaxed);
+            self.state
+                .ambiguous
+                .store(self.scan.length && self.scan.encoding, Ordering::Relaxed);
         }
     }
 
@@ -243,7 +245,11 @@ impl<S: AsyncWrite + Unpin> Guarded<S> {
     /// Writes informational responses if this is a place for them.
     fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state.has_early.load(Ordering::Acquire) {
-            let mut waiting = self.state.early.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self
+                .state
+                .early
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             self.state.has_early.store(false, Ordering::Relaxed);
             if self.between {
                 self.early.append(&mut waiting);
@@ -383,20 +389,29 @@ mod tests {
 
     #[test]
     fn the_scan_sees_both_framings_however_the_head_is_cut() {
-        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-LENGTH: 3\r\ntransfer-Encoding: chunked\r\n\r\n";
+        let head =
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-LENGTH: 3\r\ntransfer-Encoding: chunked\r\n\r\n";
         for cut in 0..head.len() {
-            assert_eq!(scan(&[&head[..cut], &head[cut..]]), (true, true, true), "cut at {cut}");
+            assert_eq!(
+                scan(&[&head[..cut], &head[cut..]]),
+                (true, true, true),
+                "cut at {cut}"
+            );
         }
     }
 
     #[test]
     fn the_scan_ends_with_the_head() {
-        let request = "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nx\r\nTransfer-Encoding: chunked\r\n";
+        let request =
+            "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nx\r\nTransfer-Encoding: chunked\r\n";
         assert_eq!(scan(&[request]), (true, false, true));
     }
 
     #[test]
     fn a_body_of_words_is_no_field() {
-        assert_eq!(scan(&["GET /content-length: HTTP/1.1\r\nX-Content-Length: 1\r\n\r\n"]), (false, false, true));
+        assert_eq!(
+            scan(&["GET /content-length: HTTP/1.1\r\nX-Content-Length: 1\r\n\r\n"]),
+            (false, false, true)
+        );
     }
 }

@@ -49,7 +49,9 @@ fn kind(name: &HeaderName) -> Kind {
         Some(b'h') if *name == HTTP2_SETTINGS => Kind::HopByHop,
         Some(b'k') if *name == KEEP_ALIVE => Kind::HopByHop,
         Some(b'p') if text.starts_with("proxy-") => match text {
-            "proxy-connection" | "proxy-authorization" | "proxy-authenticate"
+            "proxy-connection"
+            | "proxy-authorization"
+            | "proxy-authenticate"
             | "proxy-authentication-info" => Kind::HopByHop,
             _ => Kind::EndToEnd,
         },
@@ -92,8 +94,11 @@ fn drop_fields(headers: &mut HeaderMap, drops: impl Fn(Kind) -> bool) {
     for name in nominated {
         headers.remove(name);
     }
-    let dropped: Vec<HeaderName> =
-        headers.keys().filter(|name| drops(kind(name))).cloned().collect();
+    let dropped: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| drops(kind(name)))
+        .cloned()
+        .collect();
     for name in dropped {
         headers.remove(name);
     }
@@ -182,15 +187,25 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<String> {
     if !asks {
         return None;
     }
-    let protocol = headers.get(UPGRADE)?.to_str().ok()?.trim().to_ascii_lowercase();
+    let protocol = headers
+        .get(UPGRADE)?
+        .to_str()
+        .ok()?
+        .trim()
+        .to_ascii_lowercase();
     let is_token = !protocol.is_empty()
-        && protocol.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._/+".contains(&byte));
+        && protocol
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._/+".contains(&byte));
     (is_token && protocol != "h2c" && !protocol.starts_with("http/")).then_some(protocol)
 }
 
 /// Bytes of all fields as HTTP/1.1 would carry them.
 pub(crate) fn size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum()
 }
 
 #[cfg(test)]
@@ -212,7 +227,15 @@ mod tests {
         let mut headers = map(fields);
         let address = HeaderValue::from_static("192.0.2.7");
         let host = HeaderValue::from_static("App.example.com:8080");
-        request(&mut headers, &Origin { address: &address, host: &host, scheme: "http", trusted });
+        request(
+            &mut headers,
+            &Origin {
+                address: &address,
+                host: &host,
+                scheme: "http",
+                trusted,
+            },
+        );
         let mut all: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
@@ -222,7 +245,10 @@ mod tests {
     }
 
     fn values<'a>(all: &'a [(String, String)], name: &str) -> Vec<&'a str> {
-        all.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+        all.iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     #[test]
@@ -246,7 +272,14 @@ mod tests {
         let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
-            ["accept", "te", "trailer", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"]
+            [
+                "accept",
+                "te",
+                "trailer",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto"
+            ]
         );
         assert_eq!(values(&all, "te"), ["trailers"]);
     }
@@ -255,7 +288,10 @@ mod tests {
     fn a_nomination_does_not_remove_what_others_rely_on() {
         let all = sent(
             &[
-                ("connection", "close, cookie, authorization, x-forwarded-for, host, content-length"),
+                (
+                    "connection",
+                    "close, cookie, authorization, x-forwarded-for, host, content-length",
+                ),
                 ("cookie", "a=b"),
                 ("authorization", "Bearer x"),
                 ("content-length", "3"),
@@ -287,7 +323,10 @@ mod tests {
         assert_eq!(all.len(), 3, "{all:?}");
 
         let all = sent(&forged, true);
-        assert_eq!(values(&all, "x-forwarded-for"), ["10.0.0.1, 10.0.0.2, 192.0.2.7"]);
+        assert_eq!(
+            values(&all, "x-forwarded-for"),
+            ["10.0.0.1, 10.0.0.2, 192.0.2.7"]
+        );
         assert_eq!(values(&all, "x-forwarded-proto"), ["https"]);
         assert!(values(&all, "x-gatewright-route").is_empty());
     }
@@ -319,7 +358,11 @@ mod tests {
             ("Upgrade", "SPDY/3.1", Some("spdy/3.1")),
         ] {
             let headers = map(&[("connection", connection), ("upgrade", protocol)]);
-            assert_eq!(upgrade(&headers).as_deref(), expected, "{connection} {protocol}");
+            assert_eq!(
+                upgrade(&headers).as_deref(),
+                expected,
+                "{connection} {protocol}"
+            );
         }
     }
 }

@@ -16,10 +16,10 @@ use prometheus_client::registry::Registry;
 use crate::clusters::{Cluster, ClusterStats, Clusters};
 
 /// Content type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of an edge.
-pub struct Metrics {
+pub(crate) struct Metrics {
     counters: Arc<Counters>,
     registry: Registry,
 }
@@ -35,32 +35,39 @@ struct Counters {
 impl Metrics {
     /// Metrics over these clusters.
     #[must_use]
-    pub fn new(clusters: Arc<Clusters>) -> Self {
+    pub(crate) fn new(clusters: Arc<Clusters>) -> Self {
         let counters = Arc::new(Counters::default());
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Scrape { clusters, counters: Arc::clone(&counters) }));
+        registry.register_collector(Box::new(Scrape {
+            clusters,
+            counters: Arc::clone(&counters),
+        }));
         Self { counters, registry }
     }
 
     /// Counts a request whose host no cluster has, under `cluster_uuid=""`.
-    pub fn record_unrouted(&self, status: u16, duration: Duration) {
+    pub(crate) fn record_unrouted(&self, status: u16, duration: Duration) {
         self.counters.no_cluster.record(status, duration);
     }
 
     /// Counts a control message that could not be obeyed, by a stable code of ours.
-    pub fn count_control(&self, code: &'static str) {
-        let mut counts = self.counters.control_errors.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn count_control(&self, code: &'static str) {
+        let mut counts = self
+            .counters
+            .control_errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *counts.entry(code).or_default() += 1;
     }
 
     /// Counts an agent that came without a valid token.
-    pub fn agent_rejected(&self) {
+    pub(crate) fn agent_rejected(&self) {
         self.counters.rejected_agents.fetch_add(1, Relaxed);
     }
 
     /// The metrics as OpenMetrics text.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut out = String::new();
         // Writing into a String cannot fail, so neither can this.
         let _ = text::encode(&mut out, &self.registry);
@@ -90,7 +97,11 @@ impl Collector for Scrape {
         let clusters = self.clusters.all();
         let stats = || {
             let unnamed = ("", &self.counters.no_cluster);
-            std::iter::once(unnamed).chain(clusters.iter().map(|cluster| (cluster.id.as_str(), &cluster.stats)))
+            std::iter::once(unnamed).chain(
+                clusters
+                    .iter()
+                    .map(|cluster| (cluster.id.as_str(), &cluster.stats)),
+            )
         };
 
         // The suffix `_total` of counters is added by the encoder.
@@ -102,7 +113,10 @@ impl Collector for Scrape {
         )?;
         for (uuid, stats) in stats() {
             for (status, count) in stats.by_status() {
-                let labels = [("cluster_uuid", uuid.to_owned()), ("status_code", status.to_string())];
+                let labels = [
+                    ("cluster_uuid", uuid.to_owned()),
+                    ("status_code", status.to_string()),
+                ];
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
@@ -116,18 +130,24 @@ impl Collector for Scrape {
         for (uuid, stats) in stats() {
             let durations = stats.durations();
             if durations.count > 0 {
-                family.encode_family(&[("cluster_uuid", uuid)])?.encode_histogram::<[(&str, &str); 0]>(
-                    durations.sum,
-                    durations.count,
-                    &durations.buckets,
-                    None,
-                )?;
+                family
+                    .encode_family(&[("cluster_uuid", uuid)])?
+                    .encode_histogram::<[(&str, &str); 0]>(
+                        durations.sum,
+                        durations.count,
+                        &durations.buckets,
+                        None,
+                    )?;
             }
         }
 
-        gauge(&mut encoder, &clusters, "gateway_active_routes", "Routes that requests can reach.", |cluster| {
-            cluster.stats.active_routes()
-        })?;
+        gauge(
+            &mut encoder,
+            &clusters,
+            "gateway_active_routes",
+            "Routes that requests can reach.",
+            |cluster| cluster.stats.active_routes(),
+        )?;
         gauge(
             &mut encoder,
             &clusters,
@@ -142,17 +162,24 @@ impl Collector for Scrape {
             None,
             MetricType::Counter,
         )?;
-        let counts = self.counters.control_errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let counts = self
+            .counters
+            .control_errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for (code, count) in counts {
             ConstCounter::new(count).encode(family.encode_family(&[("code", code)])?)?;
         }
 
-        ConstCounter::new(self.counters.rejected_agents.load(Relaxed)).encode(encoder.encode_descriptor(
-            "gatewright_rejected_agents",
-            "Agents turned away for want of a valid token.",
-            None,
-            MetricType::Counter,
-        )?)?;
+        ConstCounter::new(self.counters.rejected_agents.load(Relaxed)).encode(
+            encoder.encode_descriptor(
+                "gatewright_rejected_agents",
+                "Agents turned away for want of a valid token.",
+                None,
+                MetricType::Counter,
+            )?,
+        )?;
 
         let mut family = encoder.encode_descriptor(
             "gatewright_build_info",
@@ -160,7 +187,10 @@ impl Collector for Scrape {
             None,
             MetricType::Gauge,
         )?;
-        let labels = [("version", env!("CARGO_PKG_VERSION")), ("component", "edge")];
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("component", "edge"),
+        ];
         ConstGauge::new(1_u64).encode(family.encode_family(&labels)?)
     }
 }
@@ -179,4 +209,47 @@ fn gauge(
         ConstGauge::new(value(cluster)).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clusters::NewCluster;
+    use crate::config::StoreConfig;
+
+    #[tokio::test]
+    async fn the_text_is_as_specified() {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = gatewright_names::Hostname::parse("gateway.localhost").unwrap();
+        let clusters = Clusters::open(
+            &StoreConfig {
+                path: folder.path().to_owned(),
+            },
+            &domain,
+        )
+        .unwrap();
+        let new = NewCluster {
+            name: "demo".to_owned(),
+            tenant: None,
+            hosts: Vec::new(),
+        };
+        let (record, _) = clusters.create(new).await.unwrap();
+        let metrics = Metrics::new(Arc::clone(&clusters));
+        let cluster = clusters.view("demo").unwrap().cluster;
+        cluster.stats.record(200, Duration::from_millis(2));
+        cluster.stats.record(200, Duration::from_millis(250));
+        cluster.stats.record(503, Duration::from_secs(90));
+        metrics.record_unrouted(404, Duration::from_micros(500));
+        metrics.count_control("not_a_message");
+        metrics.count_control("not_a_message");
+        let text = metrics
+            .render()
+            .replace(record.id.as_str(), "UUID")
+            .replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics.golden");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&golden, &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(golden).unwrap());
+    }
 }

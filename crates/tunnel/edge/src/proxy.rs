@@ -52,7 +52,10 @@ pub(crate) async fn handle(
         Ok(Answer::Streamed(head, body)) => {
             record.status = head.status;
             let tracked = Tracked::new(body, record);
-            return Ok(Response::from_parts(head, EdgeBody::Tunnel(Box::new(tracked))));
+            return Ok(Response::from_parts(
+                head,
+                EdgeBody::Tunnel(Box::new(tracked)),
+            ));
         }
         Ok(Answer::Own(response)) => {
             record.status = response.status();
@@ -105,7 +108,8 @@ async fn carry(record: &mut Record, mut request: Request<Incoming>) -> Result<An
     );
     head.headers.insert(headers::ROUTE, route.id_header.clone());
     if !head.headers.contains_key(headers::REQUEST_ID) {
-        head.headers.insert(headers::REQUEST_ID, user.edge.request_id());
+        head.headers
+            .insert(headers::REQUEST_ID, user.edge.request_id());
     }
     let mut outgoing = Request::new(());
     *outgoing.uri_mut() = uri;
@@ -116,7 +120,9 @@ async fn carry(record: &mut Record, mut request: Request<Incoming>) -> Result<An
         return Ok(Answer::Streamed(parts, body));
     };
     *outgoing.method_mut() = Method::CONNECT;
-    outgoing.extensions_mut().insert(Protocol::from(protocol.as_str()));
+    outgoing
+        .extensions_mut()
+        .insert(Protocol::from(protocol.as_str()));
     upgrade(record, slot, outgoing, on_upgrade, &protocol, head.version).await
 }
 
@@ -126,7 +132,11 @@ fn check_head(user: &UserConnection, request: &Request<Incoming>) -> Result<(), 
     if user.state.is_ambiguous() {
         return Err(ErrorCode::BadRequest);
     }
-    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > limits.uri) {
+    if request
+        .uri()
+        .path_and_query()
+        .is_some_and(|target| target.as_str().len() > limits.uri)
+    {
         return Err(ErrorCode::UriTooLong);
     }
     if request.headers().len() > limits.header_count
@@ -151,8 +161,10 @@ fn authority(request: &Request<Incoming>) -> Result<HeaderValue, ErrorCode> {
     }
     match (request.uri().authority(), host) {
         (Some(authority), host) => {
-            let same =
-                host.is_none_or(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+            let same = host.is_none_or(|host| {
+                host.as_bytes()
+                    .eq_ignore_ascii_case(authority.as_str().as_bytes())
+            });
             if !same && request.version() == Version::HTTP_2 {
                 return Err(ErrorCode::BadRequest);
             }
@@ -276,7 +288,11 @@ async fn exchange(
         response.map_err(|error| upload.why().unwrap_or_else(|| lost(&error)))?
     };
     let (mut head, body) = response.into_parts();
-    if let Some(code) = head.headers.get(headers::ERROR).and_then(ErrorCode::from_agent) {
+    if let Some(code) = head
+        .headers
+        .get(headers::ERROR)
+        .and_then(ErrorCode::from_agent)
+    {
         return Err(code);
     }
     head.version = Version::HTTP_11;
@@ -315,7 +331,12 @@ async fn upgrade(
         .await
         .map_err(|_| ErrorCode::FirstByteTimeout)?
         .map_err(|error| lost(&error))?;
-    if let Some(code) = response.head.headers.get(headers::ERROR).and_then(ErrorCode::from_agent) {
+    if let Some(code) = response
+        .head
+        .headers
+        .get(headers::ERROR)
+        .and_then(ErrorCode::from_agent)
+    {
         return Err(code);
     }
     if !response.head.headers.contains_key(headers::UPGRADED) {
@@ -331,7 +352,9 @@ async fn upgrade(
     *answer.headers_mut() = head.headers;
     if version == Version::HTTP_11 {
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         let value = HeaderValue::from_str(protocol).map_err(|_| ErrorCode::BadRequest)?;
         answer.headers_mut().insert(UPGRADE, value);
         user.state.upgraded();
@@ -341,7 +364,9 @@ async fn upgrade(
     let held = user.state.begin();
     tasks.spawn(async move {
         let _held = held;
-        let Ok(upgraded) = on_upgrade.await else { return };
+        let Ok(upgraded) = on_upgrade.await else {
+            return;
+        };
         let mut upgraded = hyper_util::rt::TokioIo::new(upgraded);
         tokio::select! {
             // Either side's failure ends both; a clean end of one direction leaves the other open.
@@ -456,7 +481,9 @@ impl Idle {
 
     fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
         let limit = self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         timer.as_mut().poll(cx).is_ready()
     }
 }
@@ -569,14 +596,19 @@ struct Record {
 
 impl Record {
     fn cluster(&self) -> &str {
-        self.route.as_ref().map_or("", |route| route.cluster.id.as_str())
+        self.route
+            .as_ref()
+            .map_or("", |route| route.cluster.id.as_str())
     }
 
     /// Shows trouble with a known route on the status page.
     fn note_error(&self, code: ErrorCode) {
         if self.route.is_some() {
             let host = String::from_utf8_lossy(self.host.as_bytes());
-            self.user.edge.recent_errors.push(code.as_str(), self.cluster(), &host, code.message());
+            self.user
+                .edge
+                .recent_errors
+                .push(code.as_str(), self.cluster(), &host, code.message());
         }
     }
 }

@@ -92,25 +92,97 @@ impl ErrorCode {
     fn parts(self) -> (StatusCode, &'static str, &'static str) {
         use StatusCode as S;
         match self {
-            Self::UnknownHost => (S::NOT_FOUND, "unknown_host", "No application is published under this host name."),
-            Self::UnknownPath => (S::NOT_FOUND, "unknown_path", "The application publishes nothing under this path."),
+            Self::UnknownHost => (
+                S::NOT_FOUND,
+                "unknown_host",
+                "No application is published under this host name.",
+            ),
+            Self::UnknownPath => (
+                S::NOT_FOUND,
+                "unknown_path",
+                "The application publishes nothing under this path.",
+            ),
             Self::BadRequest => (S::BAD_REQUEST, "bad_request", "The request is malformed."),
-            Self::AmbiguousPath => (S::BAD_REQUEST, "ambiguous_path", "The path can be read in more than one way."),
-            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "This method is not supported here."),
-            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The request body is larger than allowed."),
-            Self::UriTooLong => (S::URI_TOO_LONG, "uri_too_long", "The request target is longer than allowed."),
-            Self::HeadersTooLarge => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", "The request's header fields are larger or more than allowed."),
-            Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request body stopped coming."),
-            Self::NoTunnel => (S::SERVICE_UNAVAILABLE, "no_tunnel", "The application's cluster is not connected at the moment."),
-            Self::TunnelFull => (S::SERVICE_UNAVAILABLE, "tunnel_full", "The application's cluster has as many requests under way as it may."),
-            Self::TunnelLost => (S::BAD_GATEWAY, "tunnel_lost", "The connection to the application's cluster was lost."),
-            Self::RouteGone => (S::SERVICE_UNAVAILABLE, "route_gone", "The application's cluster does not serve this route at the moment."),
-            Self::NoEndpoints => (S::SERVICE_UNAVAILABLE, "no_endpoints", "The application has no ready instance at the moment."),
-            Self::BackendRefused => (S::BAD_GATEWAY, "backend_refused", "The application refused the connection or broke it."),
-            Self::BackendConnectTimeout => (S::GATEWAY_TIMEOUT, "backend_connect_timeout", "The application did not accept the connection in time."),
-            Self::BackendProtocol => (S::BAD_GATEWAY, "backend_protocol", "The application's answer could not be understood."),
-            Self::FirstByteTimeout => (S::GATEWAY_TIMEOUT, "first_byte_timeout", "The application did not answer in time."),
-            Self::Draining => (S::SERVICE_UNAVAILABLE, "draining", "This gateway is restarting."),
+            Self::AmbiguousPath => (
+                S::BAD_REQUEST,
+                "ambiguous_path",
+                "The path can be read in more than one way.",
+            ),
+            Self::MethodNotAllowed => (
+                S::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "This method is not supported here.",
+            ),
+            Self::BodyTooLarge => (
+                S::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "The request body is larger than allowed.",
+            ),
+            Self::UriTooLong => (
+                S::URI_TOO_LONG,
+                "uri_too_long",
+                "The request target is longer than allowed.",
+            ),
+            Self::HeadersTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers_too_large",
+                "The request's header fields are larger or more than allowed.",
+            ),
+            Self::RequestTimeout => (
+                S::REQUEST_TIMEOUT,
+                "request_timeout",
+                "The request body stopped coming.",
+            ),
+            Self::NoTunnel => (
+                S::SERVICE_UNAVAILABLE,
+                "no_tunnel",
+                "The application's cluster is not connected at the moment.",
+            ),
+            Self::TunnelFull => (
+                S::SERVICE_UNAVAILABLE,
+                "tunnel_full",
+                "The application's cluster has as many requests under way as it may.",
+            ),
+            Self::TunnelLost => (
+                S::BAD_GATEWAY,
+                "tunnel_lost",
+                "The connection to the application's cluster was lost.",
+            ),
+            Self::RouteGone => (
+                S::SERVICE_UNAVAILABLE,
+                "route_gone",
+                "The application's cluster does not serve this route at the moment.",
+            ),
+            Self::NoEndpoints => (
+                S::SERVICE_UNAVAILABLE,
+                "no_endpoints",
+                "The application has no ready instance at the moment.",
+            ),
+            Self::BackendRefused => (
+                S::BAD_GATEWAY,
+                "backend_refused",
+                "The application refused the connection or broke it.",
+            ),
+            Self::BackendConnectTimeout => (
+                S::GATEWAY_TIMEOUT,
+                "backend_connect_timeout",
+                "The application did not accept the connection in time.",
+            ),
+            Self::BackendProtocol => (
+                S::BAD_GATEWAY,
+                "backend_protocol",
+                "The application's answer could not be understood.",
+            ),
+            Self::FirstByteTimeout => (
+                S::GATEWAY_TIMEOUT,
+                "first_byte_timeout",
+                "The application did not answer in time.",
+            ),
+            Self::Draining => (
+                S::SERVICE_UNAVAILABLE,
+                "draining",
+                "This gateway is restarting.",
+            ),
         }
     }
 
@@ -202,14 +274,24 @@ impl Form {
     /// The form that a client accepts.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let starts = |value: &HeaderValue, prefix: &[u8]| {
-            value.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+            value
+                .as_bytes()
+                .get(..prefix.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
         };
-        if headers.get(CONTENT_TYPE).is_some_and(|value| starts(value, b"application/grpc")) {
+        if headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| starts(value, b"application/grpc"))
+        {
             return Self::Grpc;
         }
         for value in headers.get_all(ACCEPT) {
             for range in value.as_bytes().split(|byte| *byte == b',') {
-                let range = range.split(|byte| *byte == b';').next().unwrap_or(range).trim_ascii();
+                let range = range
+                    .split(|byte| *byte == b';')
+                    .next()
+                    .unwrap_or(range)
+                    .trim_ascii();
                 if range.eq_ignore_ascii_case(b"text/html") {
                     return Self::Html;
                 }
@@ -231,7 +313,10 @@ impl Form {
 pub(crate) fn error(code: ErrorCode, form: Form) -> Response<Bytes> {
     let (status, name, message) = code.parts();
     let (content_type, body) = match form {
-        Form::Json => ("application/json", format!("{{\"error\":{{\"code\":\"{name}\",\"message\":\"{message}\"}}}}\n")),
+        Form::Json => (
+            "application/json",
+            format!("{{\"error\":{{\"code\":\"{name}\",\"message\":\"{message}\"}}}}\n"),
+        ),
         Form::Text => ("text/plain; charset=utf-8", format!("{message} ({name})\n")),
         Form::Html => ("text/html; charset=utf-8", html(status, name, message)),
         Form::Grpc => ("application/grpc", String::new()),
@@ -310,7 +395,10 @@ mod tests {
         for (headers, form) in [
             (HeaderMap::new(), Form::Json),
             (with(ACCEPT, "*/*"), Form::Json),
-            (with(ACCEPT, "text/html,application/xhtml+xml;q=0.9"), Form::Html),
+            (
+                with(ACCEPT, "text/html,application/xhtml+xml;q=0.9"),
+                Form::Html,
+            ),
             (with(ACCEPT, "application/problem+json"), Form::Json),
             (with(ACCEPT, "text/plain"), Form::Text),
             (with(CONTENT_TYPE, "application/grpc+proto"), Form::Grpc),
@@ -327,9 +415,17 @@ mod tests {
             assert_eq!(response.status(), code.status());
             let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
             assert_eq!(body["error"]["code"], code.as_str());
-            assert!(error(code, Form::Html).body().starts_with(b"<!doctype html>"));
+            assert!(
+                error(code, Form::Html)
+                    .body()
+                    .starts_with(b"<!doctype html>")
+            );
             let retry = response.headers().contains_key(RETRY_AFTER);
-            assert_eq!(retry, code.status() == StatusCode::SERVICE_UNAVAILABLE, "{code:?}");
+            assert_eq!(
+                retry,
+                code.status() == StatusCode::SERVICE_UNAVAILABLE,
+                "{code:?}"
+            );
         }
     }
 

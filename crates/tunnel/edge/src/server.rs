@@ -111,7 +111,10 @@ impl UserConnection {
 }
 
 fn is_trusted(edge: &Shared, address: IpAddr) -> bool {
-    edge.config.trusted_proxies.iter().any(|block| block.contains(address))
+    edge.config
+        .trusted_proxies
+        .iter()
+        .any(|block| block.contains(address))
 }
 
 /// A running edge.
@@ -135,7 +138,11 @@ impl Edge {
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
             .max(1);
         let (http, http_listeners) = listen(config.listen.http, workers)?;
-        let tunnel = config.listen.tunnel.map(|address| listen(address, 1)).transpose()?;
+        let tunnel = config
+            .listen
+            .tunnel
+            .map(|address| listen(address, 1))
+            .transpose()?;
         let acceptor = match (&tunnel, &config.tls) {
             (Some(_), Some(files)) => Some(tls::acceptor(files)?),
             (Some(_), None) => return Err(Error::TunnelWithoutTls),
@@ -201,7 +208,13 @@ impl Edge {
                 .map_err(Error::Thread)?;
             threads.push(thread);
         }
-        Ok(Self { shared, threads, http, tunnel: tunnel_address, admin })
+        Ok(Self {
+            shared,
+            threads,
+            http,
+            tunnel: tunnel_address,
+            admin,
+        })
     }
 
     /// Where users and agents connect.
@@ -229,8 +242,14 @@ impl Edge {
         self.shared.drain.cancel();
         self.shared.tasks.close();
         let limit = self.shared.config.timeouts.drain;
-        if tokio::time::timeout(limit, self.shared.tasks.wait()).await.is_err() {
-            tracing::warn!(seconds = limit.as_secs(), "some requests were not over in time; ending them");
+        if tokio::time::timeout(limit, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                seconds = limit.as_secs(),
+                "some requests were not over in time; ending them"
+            );
         }
         self.shared.stop.cancel();
         let threads = self.threads;
@@ -305,7 +324,13 @@ impl Worker {
     }
 
     async fn serve(self) {
-        let Self { index, shared, http, tunnel, mut arrivals } = self;
+        let Self {
+            index,
+            shared,
+            http,
+            tunnel,
+            mut arrivals,
+        } = self;
         let tasks = shared.tasks.clone();
         if let Some((listener, acceptor)) = tunnel {
             tasks.spawn(accept_tunnels(Arc::clone(&shared), listener, acceptor));
@@ -352,7 +377,9 @@ async fn accept_users(shared: Arc<Shared>, worker: usize, listener: std::net::Tc
             continue;
         }
         let user = Arc::new(UserConnection::new(&shared, worker, remote));
-        shared.tasks.spawn(serve_user(Arc::clone(&builder), user, socket));
+        shared
+            .tasks
+            .spawn(serve_user(Arc::clone(&builder), user, socket));
     }
 }
 
@@ -397,7 +424,11 @@ async fn serve_user(
     let shared = Arc::clone(&user.edge);
     let _counted = CountedConnection(Arc::clone(&shared));
     let _ = socket.set_nodelay(true);
-    let guarded = Guarded::new(socket, Arc::clone(&user.state), Arc::clone(&shared.timeouts));
+    let guarded = Guarded::new(
+        socket,
+        Arc::clone(&user.state),
+        Arc::clone(&shared.timeouts),
+    );
     let service = service_fn(move |request| proxy::handle(Arc::clone(&user), request));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(guarded), service);
     let mut connection = std::pin::pin!(connection);
@@ -445,4 +476,3 @@ async fn accept_tunnels(
         }
     }
 }
-

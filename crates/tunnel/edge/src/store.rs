@@ -11,7 +11,9 @@ use std::sync::Arc;
 use gatewright_names::{HostPattern, Hostname, WildcardMode};
 use gatewright_routes::message::{Position, WireRoute};
 use gatewright_routes::{ClusterId, RouteId};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -144,7 +146,11 @@ impl Store {
         }
         let store = if path.try_exists().map_err(unusable(&path))? {
             let file = private_file(&path).map_err(unusable(&path))?;
-            Self { database: database(file, &path)?, path, _lock: lock }
+            Self {
+                database: database(file, &path)?,
+                path,
+                _lock: lock,
+            }
         } else {
             // The file gets its name when it is whole, so that a crash while it is made leaves nothing
             // that could be taken for a damaged store.
@@ -152,7 +158,11 @@ impl Store {
             let file = private_file(&draft)
                 .and_then(|file| file.set_len(0).map(|()| file))
                 .map_err(unusable(&draft))?;
-            let store = Self { database: database(file, &draft)?, path, _lock: lock };
+            let store = Self {
+                database: database(file, &draft)?,
+                path,
+                _lock: lock,
+            };
             store.initialise()?;
             std::fs::rename(&draft, &store.path).map_err(unusable(&store.path))?;
             let folder_entry = File::open(folder).and_then(|folder| folder.sync_all());
@@ -178,12 +188,17 @@ impl Store {
     fn check_schema(&self) -> Result<(), Error> {
         let found = (|| -> Result<Option<u64>, redb::Error> {
             let transaction = self.database.begin_read()?;
-            Ok(transaction.open_table(META)?.get("schema")?.map(|found| found.value()))
+            Ok(transaction
+                .open_table(META)?
+                .get("schema")?
+                .map(|found| found.value()))
         })();
         match found {
-            Ok(Some(found)) if found > SCHEMA => {
-                Err(Error::StoreNewer { path: self.path.clone(), found, known: SCHEMA })
-            }
+            Ok(Some(found)) if found > SCHEMA => Err(Error::StoreNewer {
+                path: self.path.clone(),
+                found,
+                known: SCHEMA,
+            }),
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(self.bad_entry("meta", "schema", None)),
             Err(source) => Err(self.damaged(source)),
@@ -193,10 +208,15 @@ impl Store {
     /// Everything that is in the store.
     pub(crate) fn load(&self) -> Result<Contents, Error> {
         let mut contents = Contents::default();
-        let transaction = self.database.begin_read().map_err(|source| self.damaged(source.into()))?;
+        let transaction = self
+            .database
+            .begin_read()
+            .map_err(|source| self.damaged(source.into()))?;
         macro_rules! entries {
             ($table:expr, |$key:ident, $value:ident| $body:block) => {
-                let table = transaction.open_table($table).map_err(|source| self.damaged(source.into()))?;
+                let table = transaction
+                    .open_table($table)
+                    .map_err(|source| self.damaged(source.into()))?;
                 for entry in table.iter().map_err(|source| self.damaged(source.into()))? {
                     let (key, value) = entry.map_err(|source| self.damaged(source.into()))?;
                     let ($key, $value) = (key.value(), value.value());
@@ -227,11 +247,19 @@ impl Store {
         entries!(POSITIONS, |key, value| {
             let (generation, sequence) = value;
             let cluster = self.cluster_id("positions", key)?;
-            contents.positions.insert(cluster, Position { generation, sequence });
+            contents.positions.insert(
+                cluster,
+                Position {
+                    generation,
+                    sequence,
+                },
+            );
         });
         entries!(CLAIMS, |key, value| {
             let host = pattern_of(key).ok_or_else(|| self.bad_entry("claims", key, None))?;
-            contents.claims.push((host, self.parse("claims", key, value)?));
+            contents
+                .claims
+                .push((host, self.parse("claims", key, value)?));
         });
         Ok(contents)
     }
@@ -300,7 +328,10 @@ impl Store {
             change(&transaction)?;
             Ok(transaction.commit()?)
         })();
-        committed.map_err(|source| WriteFailure { path: self.path.clone(), source: Arc::new(source) })
+        committed.map_err(|source| WriteFailure {
+            path: self.path.clone(),
+            source: Arc::new(source),
+        })
     }
 
     fn parse<T: DeserializeOwned>(
@@ -323,24 +354,45 @@ impl Store {
         key: &str,
         source: Option<Box<serde_json::Error>>,
     ) -> Error {
-        Error::StoreEntry { path: self.path.clone(), table, key: key.to_owned(), source }
+        Error::StoreEntry {
+            path: self.path.clone(),
+            table,
+            key: key.to_owned(),
+            source,
+        }
     }
 
     fn damaged(&self, source: redb::Error) -> Error {
-        Error::StoreDamaged { path: self.path.clone(), source: Box::new(source) }
+        Error::StoreDamaged {
+            path: self.path.clone(),
+            source: Box::new(source),
+        }
     }
 }
 
 /// Opens or makes a file that nobody else may read.
 fn private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 fn database(file: File, path: &Path) -> Result<Database, Error> {
-    let opened = Database::builder().set_cache_size(CACHE_BYTES).create_file(file);
+    let opened = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create_file(file);
     opened.map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => Error::StoreInUse { path: path.to_owned() },
-        other => Error::StoreDamaged { path: path.to_owned(), source: Box::new(other.into()) },
+        redb::DatabaseError::DatabaseAlreadyOpen => Error::StoreInUse {
+            path: path.to_owned(),
+        },
+        other => Error::StoreDamaged {
+            path: path.to_owned(),
+            source: Box::new(other.into()),
+        },
     })
 }
 
@@ -353,8 +405,14 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
 fn key_of(host: &HostPattern) -> String {
     match host {
         HostPattern::Exact(name) => name.to_string(),
-        HostPattern::Wildcard { suffix, mode: WildcardMode::OneLabel } => format!("*.{suffix}"),
-        HostPattern::Wildcard { suffix, mode: WildcardMode::ManyLabels } => format!("**.{suffix}"),
+        HostPattern::Wildcard {
+            suffix,
+            mode: WildcardMode::OneLabel,
+        } => format!("*.{suffix}"),
+        HostPattern::Wildcard {
+            suffix,
+            mode: WildcardMode::ManyLabels,
+        } => format!("**.{suffix}"),
     }
 }
 
@@ -371,6 +429,95 @@ fn pattern_of(key: &str) -> Option<HostPattern> {
 /// Granted patterns: an asterisk in a grant stands for any number of labels.
 fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPattern>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    let parsed = texts.iter().map(|text| HostPattern::parse(text, WildcardMode::ManyLabels));
-    parsed.collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+    let parsed = texts
+        .iter()
+        .map(|text| HostPattern::parse(text, WildcardMode::ManyLabels));
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_of_a_later_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StoreConfig {
+            path: folder.path().to_owned(),
+        };
+        let store = Store::open(&config).unwrap();
+        store
+            .transact(|transaction| {
+                transaction.open_table(META)?.insert("schema", SCHEMA + 1)?;
+                Ok(())
+            })
+            .unwrap();
+        drop(store);
+        let error = Store::open(&config).err().unwrap();
+        assert!(
+            matches!(error, Error::StoreNewer { found, known: SCHEMA, .. } if found == SCHEMA + 1),
+            "{error}"
+        );
+        assert!(error.is_configuration());
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&StoreConfig {
+            path: folder.path().to_owned(),
+        })
+        .unwrap();
+        store
+            .transact(|transaction| {
+                transaction
+                    .open_table(CLUSTERS)?
+                    .insert("abc", b"{\"name\": 1}".as_slice())?;
+                Ok(())
+            })
+            .unwrap();
+        let error = store.load().err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .ends_with("entry abc of its table clusters cannot be read"),
+            "{error}"
+        );
+    }
+
+    /// A crash may come while the file is being made.
+    #[test]
+    fn a_file_that_was_never_finished_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join(format!("{FILE}.new")),
+            b"half a database",
+        )
+        .unwrap();
+        let store = Store::open(&StoreConfig {
+            path: folder.path().to_owned(),
+        })
+        .unwrap();
+        assert!(store.load().unwrap().clusters.is_empty());
+        assert!(!folder.path().join(format!("{FILE}.new")).exists());
+    }
+
+    #[test]
+    fn wildcards_of_both_kinds_have_keys_of_their_own() {
+        for (text, mode, key) in [
+            ("a.test", WildcardMode::OneLabel, "a.test"),
+            ("*.a.test", WildcardMode::OneLabel, "*.a.test"),
+            ("*.a.test", WildcardMode::ManyLabels, "**.a.test"),
+        ] {
+            let pattern = HostPattern::parse(text, mode).unwrap();
+            assert_eq!(key_of(&pattern), key);
+            assert_eq!(pattern_of(key), Some(pattern));
+        }
+        assert_eq!(
+            (pattern_of(""), pattern_of("**."), pattern_of("a..b")),
+            (None, None, None)
+        );
+    }
 }

@@ -39,7 +39,10 @@ impl Token {
     /// What is kept of it.
     pub(crate) fn digest(&self) -> Digested {
         let (id, secret) = split(&self.0).unwrap_or_default();
-        Digested { id: TokenId::kept(id), sha256: sha256(secret) }
+        Digested {
+            id: TokenId::kept(id),
+            sha256: sha256(secret),
+        }
     }
 }
 
@@ -100,7 +103,10 @@ pub(crate) fn proves(presented: &str, sha256_kept: &[u8; 32]) -> bool {
 pub(crate) fn random_label(length: usize) -> Result<String, Error> {
     let mut bytes = vec![0; length];
     getrandom::fill(&mut bytes).map_err(|_| Error::Random)?;
-    Ok(bytes.iter().map(|byte| char::from(SYMBOLS[usize::from(byte & 31)])).collect())
+    Ok(bytes
+        .iter()
+        .map(|byte| char::from(SYMBOLS[usize::from(byte & 31)]))
+        .collect())
 }
 
 /// A random UUID (RFC 9562, version 4).
@@ -110,20 +116,44 @@ pub(crate) fn random_uuid() -> Result<String, Error> {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let text = hex(&bytes);
-    Ok([&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-"))
+    Ok([
+        &text[..8],
+        &text[8..12],
+        &text[12..16],
+        &text[16..20],
+        &text[20..],
+    ]
+    .join("-"))
 }
 
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+        .collect()
 }
 
 /// 32 bytes from 64 hexadecimal digits.
 pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> =
-        text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|digit| {
+            digit
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        })
+        .collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect();
+    if digits.len() == 64 {
+        bytes.try_into().ok()
+    } else {
+        None
+    }
 }
 
 /// Id and secret of a well-formed token.
@@ -152,7 +182,11 @@ mod tests {
         assert!(proves(token.reveal(), &kept.sha256));
         assert!(!proves(Token::draw().unwrap().reveal(), &kept.sha256));
         let mut last_digit_changed = token.reveal().to_owned();
-        let digit = if last_digit_changed.pop() == Some('0') { '1' } else { '0' };
+        let digit = if last_digit_changed.pop() == Some('0') {
+            '1'
+        } else {
+            '0'
+        };
         last_digit_changed.push(digit);
         assert!(!proves(&last_digit_changed, &kept.sha256));
     }
@@ -160,7 +194,10 @@ mod tests {
     #[test]
     fn a_token_is_redacted_when_printed() {
         let token = Token::draw().unwrap();
-        assert_eq!(format!("{token:?} {:?}", Some(&token)), "[redacted] Some([redacted])");
+        assert_eq!(
+            format!("{token:?} {:?}", Some(&token)),
+            "[redacted] Some([redacted])"
+        );
     }
 
     #[test]
@@ -195,7 +232,10 @@ mod tests {
         let uuid = random_uuid().unwrap();
         let dashes: Vec<usize> = uuid.match_indices('-').map(|(at, _)| at).collect();
         assert_eq!((uuid.len(), dashes), (36, vec![8, 13, 18, 23]));
-        assert!(&uuid[14..15] == "4" && "89ab".contains(&uuid[19..20]), "{uuid}");
+        assert!(
+            &uuid[14..15] == "4" && "89ab".contains(&uuid[19..20]),
+            "{uuid}"
+        );
         let bytes: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 8).unwrap());
         assert_eq!(unhex(&hex(&bytes)), Some(bytes));
         for text in ["", "0", &"0".repeat(63), &"0".repeat(66), &"g".repeat(64)] {

@@ -1,28 +1,30 @@
 //! The agent's end of a connection: the HTTP/2 server on a connection that it dialled. It hands
 //! each stream to a handler; it may not know where the handler takes it.
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, SendStream};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio_tungstenite::WebSocketStream;
 
-use crate::body::{BodyError, RecvBody, send_body};
+use crate::body::{BodyError, BodyOf, RecvBody, send_body};
 use crate::carrier::{Batched, Carrier};
 use crate::control::{ControlChannel, ControlPipe, pair};
 use crate::driver::{Drive, Driver, Http2, within};
 use crate::edge_end::{CONTROL_SCHEME, control_stream};
-use crate::limits::CONNECTION_WINDOW;
+use crate::limits::{CONNECTION_WINDOW, LOCAL_RESETS, REMEMBERED_RESETS, RESET_MEMORY};
 use crate::raw::Raw;
 use crate::websocket::Ws;
 use crate::{Limits, LinkError};
@@ -43,7 +45,42 @@ impl Exchange {
 }
 
 /// The answering half of a stream. Dropping it without an answer resets the stream.
-pub struct Responder(SendResponse<Bytes>);
+pub struct Responder {
+    respond: SendResponse<Bytes>,
+    place: Option<Place>,
+}
+
+/// The requests that are not answered yet, which the control stream of a raw connection outlives.
+#[derive(Default)]
+struct Unanswered {
+    count: AtomicUsize,
+    none_left: Notify,
+}
+
+/// One request's place among them.
+struct Place(Arc<Unanswered>);
+
+impl Unanswered {
+    fn take(self: &Arc<Self>) -> Place {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Place(Arc::clone(self))
+    }
+
+    async fn none_left(&self) {
+        while self.count.load(Ordering::Acquire) > 0 {
+            self.none_left.notified().await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Keeps a permit when nobody waits yet.
+            self.0.none_left.notify_one();
+        }
+    }
+}
 
 impl Responder {
     /// Passes an informational (1xx) response on.
@@ -51,25 +88,26 @@ impl Responder {
     /// # Errors
     /// When the stream is gone or the status is not 1xx.
     pub fn send_informational(&mut self, response: Response<()>) -> Result<(), BodyError> {
-        self.0.send_informational(response).map_err(BodyError::Stream)
+        self.respond.send_informational(response).map_err(BodyError::Stream)
     }
 
     /// Sends the final response with its body, to the body's end.
     ///
     /// # Errors
     /// As [`send_body`].
-    pub async fn send<B>(mut self, response: Response<B>) -> Result<(), BodyError>
+    pub async fn send<B>(self, response: Response<B>) -> Result<(), BodyError>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let Self { mut respond, place: _place } = self;
         let (head, body) = response.into_parts();
         let head = Response::from_parts(head, ());
         if body.is_end_stream() {
-            self.0.send_response(head, true).map_err(BodyError::Stream)?;
+            respond.send_response(head, true).map_err(BodyError::Stream)?;
             return Ok(());
         }
-        let stream = self.0.send_response(head, false).map_err(BodyError::Stream)?;
+        let stream = respond.send_response(head, false).map_err(BodyError::Stream)?;
         send_body(body, stream).await
     }
 
@@ -78,8 +116,9 @@ impl Responder {
     /// # Errors
     /// When the stream is gone.
     pub fn upgrade(mut self, head: Response<()>, body: RecvBody) -> Result<StreamIo, BodyError> {
-        let stream = self.0.send_response(head, false).map_err(BodyError::Stream)?;
-        Ok(StreamIo::new(body, stream, None))
+        let stream = self.respond.send_response(head, false).map_err(BodyError::Stream)?;
+        let keeps = self.place.map(|place| Box::new(place) as Box<dyn Any + Send + Sync>);
+        Ok(StreamIo::new(body, stream, keeps))
     }
 
     /// Resolves when the other end gives up on the request.
@@ -89,12 +128,12 @@ impl Responder {
 
     /// As [`Responder::cancelled`], for a hand-written future.
     pub fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_reset(cx).map(|_| ())
+        self.respond.poll_reset(cx).map(|_| ())
     }
 
     /// Resets the stream.
     pub fn reset(mut self, reason: Reason) {
-        self.0.send_reset(reason);
+        self.respond.send_reset(reason);
     }
 }
 
@@ -104,14 +143,14 @@ pub struct StreamIo {
     send: SendStream<Bytes>,
     received: Bytes,
     write_ended: bool,
-    _keeps: Option<Box<dyn std::any::Any + Send + Sync>>,
+    _keeps: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl StreamIo {
     pub(crate) fn new(
         receive: RecvBody,
         send: SendStream<Bytes>,
-        keeps: Option<Box<dyn std::any::Any + Send + Sync>>,
+        keeps: Option<Box<dyn Any + Send + Sync>>,
     ) -> Self {
         Self { receive, send, received: Bytes::new(), write_ended: false, _keeps: keeps }
     }
@@ -207,13 +246,50 @@ struct Serving<C, F> {
     on_exchange: F,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
     shutting_down: bool,
-    credential: Option<Credential>,
+    raw: Option<RawControl>,
 }
 
-/// What the raw carrier needs to open the control stream.
-struct Credential {
+/// The control stream of the raw carrier.
+struct RawControl {
+    /// What the edge's opening of it is answered with.
     authorization: HeaderValue,
+    /// Until it is open.
     pipe: Option<ControlPipe>,
+    /// While it is open.
+    stream: Option<Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>>,
+    unanswered: Arc<Unanswered>,
+    draining: Arc<Notify>,
+}
+
+impl RawControl {
+    fn new(authorization: HeaderValue, pipe: ControlPipe) -> Self {
+        Self {
+            authorization,
+            pipe: Some(pipe),
+            stream: None,
+            unanswered: Arc::default(),
+            draining: Arc::default(),
+        }
+    }
+
+    /// Answers the edge's opening. It opens one control stream, once.
+    fn open(&mut self, request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
+        let Some(mut pipe) = self.pipe.take() else {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return;
+        };
+        let mut head = Response::new(());
+        head.headers_mut().insert(http::header::AUTHORIZATION, self.authorization.clone());
+        let Ok(send) = respond.send_response(head, false) else { return };
+        let (unanswered, draining) = (Arc::clone(&self.unanswered), Arc::clone(&self.draining));
+        self.stream = Some(Box::pin(async move {
+            let answered_all = async {
+                draining.notified().await;
+                unanswered.none_left().await;
+            };
+            control_stream(request.into_body(), send, &mut pipe, answered_all).await
+        }));
+    }
 }
 
 // Nothing in it is pinned structurally.
@@ -224,6 +300,9 @@ impl<C: Carrier + 'static, F: FnMut(Exchange) + Send> Http2 for Serving<C, F> {
         if !self.shutting_down && self.shutdown.as_mut().poll(cx).is_ready() {
             self.shutting_down = true;
             self.connection.graceful_shutdown();
+            if let Some(raw) = self.raw.as_ref() {
+                raw.draining.notify_one();
+            }
         }
         loop {
             match ready!(self.connection.poll_accept(cx)) {
@@ -233,35 +312,36 @@ impl<C: Carrier + 'static, F: FnMut(Exchange) + Send> Http2 for Serving<C, F> {
             }
         }
     }
+
+    fn poll_control(&mut self, cx: &mut Context<'_>) -> Poll<LinkError> {
+        let Some(raw) = self.raw.as_mut() else { return Poll::Pending };
+        let Some(stream) = raw.stream.as_mut() else { return Poll::Pending };
+        let end = ready!(stream.as_mut().poll(cx));
+        raw.stream = None;
+        match end {
+            // The pipe is dropped, which ends the application's half.
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
+        }
+    }
 }
 
 impl<C, F: FnMut(Exchange)> Serving<C, F> {
     fn take(&mut self, request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
-        if request.uri().scheme_str() != Some(CONTROL_SCHEME) {
-            let (head, stream) = request.into_parts();
-            let body = RecvBody::new(stream, &head.headers);
-            (self.on_exchange)(Exchange {
-                request: Request::from_parts(head, body),
-                responder: Responder(respond),
-            });
+        if request.uri().scheme_str() == Some(CONTROL_SCHEME) {
+            match self.raw.as_mut() {
+                Some(raw) => raw.open(request, respond),
+                None => respond.send_reset(Reason::REFUSED_STREAM),
+            }
             return;
         }
-        let Some(credential) = self.credential.as_mut() else {
-            respond.send_reset(Reason::REFUSED_STREAM);
-            return;
-        };
-        let Some(pipe) = credential.pipe.take() else {
-            respond.send_reset(Reason::REFUSED_STREAM);
-            return;
-        };
-        let mut head = Response::new(());
-        *head.status_mut() = StatusCode::OK;
-        head.headers_mut()
-            .insert(http::header::AUTHORIZATION, credential.authorization.clone());
-        if let Ok(send) = respond.send_response(head, false) {
-            // Ends with the connection: its streams fail then.
-            tokio::spawn(control_stream(request.into_body(), send, pipe));
-        }
+        let (head, stream) = request.into_parts();
+        let body = RecvBody::new(stream, BodyOf::Request, &head.headers);
+        let place = self.raw.as_ref().map(|raw| raw.unanswered.take());
+        (self.on_exchange)(Exchange {
+            request: Request::from_parts(head, body),
+            responder: Responder { respond, place },
+        });
     }
 }
 
@@ -274,6 +354,12 @@ fn builder(limits: &Limits) -> h2::server::Builder {
         .max_header_list_size(limits.max_header_list)
         .max_send_buffer_size(limits.send_buffer)
         .max_concurrent_streams(limits.max_streams)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(RESET_MEMORY)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        // A user who opens and aborts requests quickly must not end the connection of the others:
+        // a batch can carry that many aborted requests.
+        .max_pending_accept_reset_streams(limits.max_streams as usize)
         .enable_connect_protocol();
     builder
 }
@@ -281,7 +367,7 @@ fn builder(limits: &Limits) -> h2::server::Builder {
 async fn serve<C, F>(
     carrier: C,
     limits: &Limits,
-    credential: Option<Credential>,
+    raw: Option<RawControl>,
     on_exchange: F,
 ) -> Result<(ServerHandle, Driver), LinkError>
 where
@@ -297,13 +383,10 @@ where
         limits,
         poll_fn(|cx| {
             let polled = handshake.as_mut().poll(cx);
-            if let Poll::Ready(Err(source)) = carrier.lock().poll_drain(cx) {
-                return Poll::Ready(Err(LinkError::Io {
-                    doing: "cannot write to the edge",
-                    source,
-                }));
+            if let Poll::Ready(Err(error)) = carrier.poll_drain(cx) {
+                return Poll::Ready(Err(error));
             }
-            polled.map_err(LinkError::from)
+            polled.map_err(|error| carrier.reason(error))
         }),
     )
     .await?;
@@ -315,7 +398,7 @@ where
         on_exchange,
         shutdown: Box::pin(async move { notify.notified().await }),
         shutting_down: false,
-        credential,
+        raw,
     };
     Ok((handle, Driver::new(Drive::new(serving, carrier, ping, limits))))
 }
@@ -354,7 +437,7 @@ where
     F: FnMut(Exchange) + Send + 'static,
 {
     let (channel, pipe) = pair();
-    let credential = Credential { authorization, pipe: Some(pipe) };
-    let (handle, driver) = serve(Raw::new(socket), limits, Some(credential), on_exchange).await?;
+    let raw = RawControl::new(authorization, pipe);
+    let (handle, driver) = serve(Raw::new(socket), limits, Some(raw), on_exchange).await?;
     Ok((handle, channel, driver))
 }

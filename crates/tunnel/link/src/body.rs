@@ -27,17 +27,35 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct RecvBody {
     stream: RecvStream,
+    of: BodyOf,
     length: Option<u64>,
     data_over: bool,
+    over: bool,
+}
+
+/// Whose body it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyOf {
+    Request,
+    Response,
 }
 
 impl RecvBody {
-    pub(crate) fn new(stream: RecvStream, headers: &http::HeaderMap) -> Self {
+    pub(crate) fn new(stream: RecvStream, of: BodyOf, headers: &http::HeaderMap) -> Self {
         let length = headers
             .get(http::header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse().ok());
-        Self { stream, length, data_over: false }
+        Self { stream, of, length, data_over: false, over: false }
+    }
+
+    /// Whether a reset only says that the other end, having answered in full, needs no more of our
+    /// request (RFC 9113 §8.1). A body that is known to go on was cut all the same.
+    fn is_clean(&self, error: &h2::Error) -> bool {
+        self.of == BodyOf::Response
+            && error.reason() == Some(Reason::NO_ERROR)
+            && error.is_reset()
+            && self.length.is_none_or(|left| left == 0)
     }
 }
 
@@ -50,6 +68,9 @@ impl Body for RecvBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if this.over {
+            return Poll::Ready(None);
+        }
         if !this.data_over {
             match ready!(this.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
@@ -61,19 +82,21 @@ impl Body for RecvBody {
                     let _ = this.stream.flow_control().release_capacity(taken);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                // The peer needs no more of our data and says so: a clean end (RFC 9113 §8.1).
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
+                Some(Err(error)) if this.is_clean(&error) => {
+                    this.over = true;
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Stream(error)))),
                 None => this.data_over = true,
             }
         }
-        match ready!(this.stream.poll_trailers(cx)) {
-            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(BodyError::Stream(error)))),
-        }
+        let trailers = ready!(this.stream.poll_trailers(cx));
+        this.over = true;
+        Poll::Ready(match trailers {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) if this.is_clean(&error) => None,
+            Err(error) => Some(Err(BodyError::Stream(error))),
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::Error as WsError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
@@ -163,7 +164,7 @@ async fn secure(
     TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await
-        .map_err(|source| LinkError::Unreachable { endpoint: endpoint.to_string(), source })
+        .map_err(|source| LinkError::Tls { endpoint: endpoint.to_string(), source })
 }
 
 async fn upgrade<S: Socket>(
@@ -173,6 +174,7 @@ async fn upgrade<S: Socket>(
 ) -> Result<WebSocketStream<S>, LinkError> {
     let not_an_edge =
         |detail: String| LinkError::NotAnEdge { endpoint: endpoint.to_string(), detail };
+    let other_subprotocol = || not_an_edge(format!("it did not choose {SUBPROTOCOL_H2R}"));
     let request = Request::builder()
         .uri(format!("ws://{}:{}/ws", endpoint.host, endpoint.port))
         .header("host", format!("{}:{}", endpoint.host, endpoint.port))
@@ -188,7 +190,7 @@ async fn upgrade<S: Socket>(
         Ok((socket, response)) => {
             let chosen = response.headers().get("sec-websocket-protocol");
             if chosen.is_none_or(|chosen| chosen != SUBPROTOCOL_H2R) {
-                return Err(not_an_edge(format!("it did not choose {SUBPROTOCOL_H2R}")));
+                return Err(other_subprotocol());
             }
             Ok(socket)
         }
@@ -198,6 +200,16 @@ async fn upgrade<S: Socket>(
             }
             status => Err(not_an_edge(format!("HTTP {status}"))),
         },
-        Err(error) => Err(error.into()),
+        Err(WsError::Io(source)) => {
+            Err(LinkError::Io { doing: "the edge broke the WebSocket handshake off", source })
+        }
+        Err(WsError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_))) => {
+            Err(other_subprotocol())
+        }
+        Err(WsError::Protocol(ProtocolError::HandshakeIncomplete)) => {
+            Err(not_an_edge("it closed the connection instead of answering".to_owned()))
+        }
+        // Whatever else it said, it was no answer to an upgrade request.
+        Err(_) => Err(not_an_edge("its answer is not a WebSocket handshake".to_owned())),
     }
 }

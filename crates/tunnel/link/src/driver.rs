@@ -37,6 +37,8 @@ impl Future for Driver {
 pub(crate) trait Http2: Unpin + Send {
     /// Moves the connection; `Ready` when it is over.
     fn poll_http2(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>>;
+    /// Moves what travels beside the requests; `Ready` when the connection must end for it.
+    fn poll_control(&mut self, cx: &mut Context<'_>) -> Poll<LinkError>;
 }
 
 pub(crate) struct Drive<H, C> {
@@ -45,7 +47,8 @@ pub(crate) struct Drive<H, C> {
     keep_alive: KeepAlive,
     /// One more turn was given to the other tasks before draining.
     yielded: bool,
-    over: Option<Result<(), h2::Error>>,
+    /// HTTP/2 is over, and by when the other end has to close too.
+    farewell: Option<Pin<Box<Sleep>>>,
 }
 
 impl<H: Http2, C: Carrier> Drive<H, C> {
@@ -60,8 +63,19 @@ impl<H: Http2, C: Carrier> Drive<H, C> {
             carrier,
             keep_alive: KeepAlive::new(ping, limits),
             yielded: false,
-            over: None,
+            farewell: None,
         }
+    }
+
+    /// Waits until the other end has closed: a socket that is dropped while something still comes
+    /// in on it is reset, and what was sent last is lost with it.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let timeout = self.keep_alive.timeout;
+        let deadline = self.farewell.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        if deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        self.carrier.poll_farewell(cx).map(Ok)
     }
 }
 
@@ -70,19 +84,25 @@ impl<H: Http2, C: Carrier> Future for Drive<H, C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.over.is_none() {
-            this.keep_alive.poll(cx)?;
-            if let Poll::Ready(end) = this.http2.poll_http2(cx) {
-                this.over = Some(end);
+        if this.farewell.is_some() {
+            return this.poll_farewell(cx);
+        }
+        this.keep_alive.poll(cx)?;
+        this.carrier.begin_round();
+        match this.http2.poll_http2(cx) {
+            Poll::Ready(Ok(())) => return this.poll_farewell(cx),
+            Poll::Ready(Err(error)) => {
+                let reason = this.carrier.reason(error);
+                // What is left (a GOAWAY, say) goes out if the socket takes it now.
+                let _ = this.carrier.poll_farewell(cx);
+                return Poll::Ready(Err(reason));
             }
+            Poll::Pending => {}
         }
-        let mut carrier = this.carrier.lock();
-        if let Some(end) = this.over.take() {
-            // What is left (a GOAWAY, say) goes out if the socket takes it now.
-            let _ = carrier.poll_close(cx);
-            return Poll::Ready(end.map_err(LinkError::from));
+        if let Poll::Ready(error) = this.http2.poll_control(cx) {
+            return Poll::Ready(Err(error));
         }
-        let waiting = carrier.waiting();
+        let waiting = this.carrier.waiting();
         if waiting == 0 {
             this.yielded = false;
             return Poll::Pending;
@@ -94,10 +114,8 @@ impl<H: Http2, C: Carrier> Future for Drive<H, C> {
             return Poll::Pending;
         }
         this.yielded = false;
-        match carrier.poll_drain(cx) {
-            Poll::Ready(Err(source)) => {
-                Poll::Ready(Err(LinkError::Io { doing: "cannot write to the tunnel", source }))
-            }
+        match this.carrier.poll_drain(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }

@@ -1,7 +1,7 @@
 //! The edge's end of a connection: opens a stream for each request. It may not choose between
 //! connections, and knows nothing of what a request means.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,11 +18,11 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::agent_end::StreamIo;
-use crate::body::{BodyError, RecvBody, send_body};
+use crate::body::{BodyError, BodyOf, RecvBody, send_body};
 use crate::carrier::{Batched, Carrier};
-use crate::control::{ControlChannel, ControlPipe, MAX_MESSAGE, pair};
+use crate::control::{ControlChannel, ControlPipe, MAX_MESSAGE, check_length, pair};
 use crate::driver::{Drive, Driver, Http2, within};
-use crate::limits::CONNECTION_WINDOW;
+use crate::limits::{CONNECTION_WINDOW, LOCAL_RESETS, REMEMBERED_RESETS, RESET_MEMORY};
 use crate::raw::Raw;
 use crate::websocket::{Ws, config};
 use crate::{Limits, LinkError};
@@ -164,15 +164,17 @@ impl Slot {
         })
         .await
         .map_err(|error| {
-            // REFUSED_STREAM says that the application saw nothing of it (RFC 9113 §8.7).
-            if error.reason() == Some(Reason::REFUSED_STREAM) && error.is_remote() {
+            // REFUSED_STREAM, and a GOAWAY that names an earlier stream as its last, say that the
+            // application saw nothing of it (RFC 9113 §8.7, §6.8).
+            let refused = error.reason() == Some(Reason::REFUSED_STREAM) || error.is_go_away();
+            if refused && error.is_remote() {
                 SendError::NotSent(Some(error))
             } else {
                 SendError::Lost(error)
             }
         })?;
         let (head, stream) = head.into_parts();
-        let body = RecvBody::new(stream, &head.headers);
+        let body = RecvBody::new(stream, BodyOf::Response, &head.headers);
         Ok(TunnelResponse { head, body, upgrade, upload, lease })
     }
 }
@@ -262,6 +264,9 @@ fn builder(limits: &Limits) -> h2::client::Builder {
         .max_header_list_size(limits.max_header_list)
         .max_send_buffer_size(limits.send_buffer)
         .initial_max_send_streams(limits.max_streams as usize)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(RESET_MEMORY)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .enable_push(false);
     builder
 }
@@ -270,6 +275,10 @@ impl<C: Carrier> Http2 for Connection<Batched<C>, Bytes> {
     fn poll_http2(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         Pin::new(self).poll(cx)
     }
+
+    fn poll_control(&mut self, _: &mut Context<'_>) -> Poll<LinkError> {
+        Poll::Pending
+    }
 }
 
 async fn start<C: Carrier + 'static>(
@@ -277,13 +286,18 @@ async fn start<C: Carrier + 'static>(
     limits: &Limits,
 ) -> Result<(Tunnel, Driver), LinkError> {
     let carrier = Batched::new(carrier);
-    let (send, mut connection) = builder(limits).handshake(carrier.clone()).await?;
+    let (send, mut connection) = builder(limits)
+        .handshake(carrier.clone())
+        .await
+        .map_err(|error| carrier.reason(error))?;
     let ping = connection.ping_pong();
     let tunnel = Tunnel::new(send, limits);
     let shared = Arc::clone(&tunnel.shared);
     let drive = Drive::new(connection, carrier, ping, limits);
+    // Made here, for a driver may be dropped before its first poll.
+    let closes = MarkClosed(shared);
     let driver = Driver::new(async move {
-        let _closes = MarkClosed(shared);
+        let _closes = closes;
         drive.await
     });
     Ok((tunnel, driver))
@@ -377,25 +391,32 @@ impl PendingRaw {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        let (control, pipe) = pair();
+        let (control, mut pipe) = pair();
+        // Not the tunnel itself: whoever holds that keeps the connection open.
+        let shared = Arc::clone(&tunnel.shared);
         let driver = Driver::new(async move {
             tokio::select! {
-                end = driver => end,
-                end = control_stream(receive, stream, pipe) => end,
+                end = &mut driver => return end,
+                end = control_stream(receive, stream, &mut pipe, std::future::pending()) => end?,
             }
+            // The agent leaves; its last streams may still be under way to us, and our control
+            // channel ends with the connection.
+            shared.draining.store(true, Ordering::Relaxed);
+            driver.await
         });
         Ok(RawAccepted { tunnel, control, driver, authorization })
     }
 }
 
 /// Carries control texts on a stream, each with its length before it (u32, big endian). Returns
-/// when the stream is over.
+/// when the stream is over, and ends it when `until` resolves.
 pub(crate) async fn control_stream(
     mut receive: RecvStream,
     mut send: SendStream<Bytes>,
-    pipe: ControlPipe,
+    pipe: &mut ControlPipe,
+    until: impl Future<Output = ()>,
 ) -> Result<(), LinkError> {
-    let ControlPipe { mut outgoing, incoming } = pipe;
+    let ControlPipe { outgoing, incoming } = pipe;
     let reading = async {
         let mut waiting = BytesMut::new();
         while let Some(data) = poll_fn(|cx| receive.poll_data(cx)).await {
@@ -423,6 +444,7 @@ pub(crate) async fn control_stream(
     };
     let writing = async {
         while let Some(text) = outgoing.recv().await {
+            check_length(&text)?;
             let length = u32::try_from(text.len()).map_err(|_| LinkError::ControlMessage)?;
             let mut framed = BytesMut::with_capacity(4 + text.len());
             framed.extend_from_slice(&length.to_be_bytes());
@@ -435,5 +457,10 @@ pub(crate) async fn control_stream(
     tokio::select! {
         end = reading => end,
         end = writing => end,
+        () = until => {
+            // Fails only when the stream is over already.
+            let _ = send.send_data(Bytes::new(), true);
+            Ok(())
+        }
     }
 }

@@ -21,9 +21,11 @@
 //! |---|---|
 //! | bytes received and not yet read by the application | streams × [`Limits::stream_window`] |
 //! | bytes handed over by the application and not yet sent | streams × [`Limits::send_buffer`] |
-//! | write batch, WebSocket write buffer | 64 KiB + 256 KiB |
-//! | WebSocket read buffer and one frame | 64 KiB + 1 MiB |
+//! | write batch | 64 KiB, with answers that cannot wait 256 KiB, and one DATA frame |
+//! | WebSocket write buffer | 64 KiB; 5 MiB with a control message, or beside an end that sends PINGs and reads nothing |
+//! | WebSocket read buffer and one message | 64 KiB + 4 MiB |
 //! | control messages that wait | 64 in, 64 out, each at most 4 MiB |
+//! | streams that we reset and still remember | 8,192 × 0.5 KiB |
 //!
 //! The connection window is as wide as HTTP/2 allows, so that streams whose readers stand still
 //! never take the window from the others.

@@ -26,6 +26,17 @@ pub struct Limits {
 /// The widest window that HTTP/2 knows (RFC 9113 §6.9.1).
 pub(crate) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
+/// How long a stream that we reset is remembered. Frames that were under way to it are expected and
+/// dropped; a slow line carries them for seconds.
+pub(crate) const RESET_MEMORY: Duration = Duration::from_secs(10);
+
+/// How many of them are remembered, half a KiB each.
+pub(crate) const REMEMBERED_RESETS: usize = 8 * 1024;
+
+/// Frames for streams that nobody remembers, over the life of a connection. Each is answered with a
+/// reset, and an end that sends them without reading must not fill our memory with answers.
+pub(crate) const LOCAL_RESETS: usize = 16 * 1024;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -28,7 +28,12 @@ impl RouteId {
             hash.update(part.as_bytes());
         }
         let digest = hash.finalize();
-        Self(digest.iter().take(8).fold(0, |id, &byte| (id << 8) | u64::from(byte)))
+        Self(
+            digest
+                .iter()
+                .take(8)
+                .fold(0, |id, &byte| (id << 8) | u64::from(byte)),
+        )
     }
 }
 
@@ -53,10 +58,16 @@ impl FromStr for RouteId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         // from_str_radix alone would take a sign and capitals.
-        if text.len() != 16 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if text.len() != 16
+            || !text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        {
             return Err(IdError::Route);
         }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| IdError::Route)
+        u64::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| IdError::Route)
     }
 }
 
@@ -144,13 +155,33 @@ mod tests {
 
     #[test]
     fn a_route_id_is_stable_and_depends_on_each_part() {
-        let id = RouteId::of("Ingress/default/my-app", "my-app.example.com", "/", PathType::Prefix);
+        let id = RouteId::of(
+            "Ingress/default/my-app",
+            "my-app.example.com",
+            "/",
+            PathType::Prefix,
+        );
         // The id is written into edges' stores: a change of this value is a change of the protocol.
         assert_eq!(id.to_string(), "5c012aa2ddd394d0");
         for other in [
-            RouteId::of("Ingress/default/my-ap", "pmy-app.example.com", "/", PathType::Prefix),
-            RouteId::of("Ingress/default/my-app", "my-app.example.com", "/", PathType::Exact),
-            RouteId::of("Ingress/default/my-app", "my-app.example.com", "/a", PathType::Prefix),
+            RouteId::of(
+                "Ingress/default/my-ap",
+                "pmy-app.example.com",
+                "/",
+                PathType::Prefix,
+            ),
+            RouteId::of(
+                "Ingress/default/my-app",
+                "my-app.example.com",
+                "/",
+                PathType::Exact,
+            ),
+            RouteId::of(
+                "Ingress/default/my-app",
+                "my-app.example.com",
+                "/a",
+                PathType::Prefix,
+            ),
             RouteId::of("Ingress/default/my-app", "", "/", PathType::Prefix),
         ] {
             assert_ne!(id, other);
@@ -163,7 +194,14 @@ mod tests {
         assert_eq!(id.to_string(), "00000000000000ab");
         assert_eq!("00000000000000ab".parse(), Ok(id));
         assert_eq!(serde_json::to_string(&id).unwrap(), "\"00000000000000ab\"");
-        for text in ["", "ab", "00000000000000AB", "+0000000000000ab", "00000000000000ab0", "0x000000000000ab"] {
+        for text in [
+            "",
+            "ab",
+            "00000000000000AB",
+            "+0000000000000ab",
+            "00000000000000ab0",
+            "0x000000000000ab",
+        ] {
             assert_eq!(text.parse::<RouteId>(), Err(IdError::Route), "{text:?}");
         }
     }

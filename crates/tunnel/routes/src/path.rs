@@ -23,7 +23,11 @@ pub(crate) enum Readings<'a> {
 /// # Errors
 /// Why the path is refused whatever the routes are.
 pub(crate) fn readings(raw: &str) -> Result<Readings<'_>, &'static str> {
-    let raw = if raw.is_empty() || raw == "*" { "/" } else { raw };
+    let raw = if raw.is_empty() || raw == "*" {
+        "/"
+    } else {
+        raw
+    };
     let bytes = raw.as_bytes();
     if bytes[0] != b'/' {
         return Err("the path does not start with a slash");
@@ -47,14 +51,18 @@ pub(crate) fn readings(raw: &str) -> Result<Readings<'_>, &'static str> {
         for split_backslashes in [false, true] {
             let mut reading = decoded.clone();
             for byte in &mut reading {
-                if (split_slashes && *byte == ENCODED_SLASH) || (split_backslashes && *byte == b'\\') {
+                if (split_slashes && *byte == ENCODED_SLASH)
+                    || (split_backslashes && *byte == b'\\')
+                {
                     *byte = b'/';
                 }
             }
             add(resolve(&reading, |_| Dots::None));
             add(resolve(&reading, dots));
             // Servlet containers cut path parameters off before they resolve: "/..;x/" climbs there.
-            add(resolve(&reading, |segment| dots(without_parameters(segment))));
+            add(resolve(&reading, |segment| {
+                dots(without_parameters(segment))
+            }));
         }
     }
     Ok(Readings::Several(readings))
@@ -97,7 +105,9 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         let escaped = match (byte, after) {
-            (b'%', &[high, low, ref tail @ ..]) => hex(high).zip(hex(low)).map(|(high, low)| (high << 4 | low, tail)),
+            (b'%', &[high, low, ref tail @ ..]) => hex(high)
+                .zip(hex(low))
+                .map(|(high, low)| (high << 4 | low, tail)),
             _ => None,
         };
         let byte = escaped.map_or(byte, |(byte, tail)| {
@@ -114,7 +124,9 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 enum Dots {
@@ -132,11 +144,15 @@ fn dots(segment: &[u8]) -> Dots {
 }
 
 fn without_parameters(segment: &[u8]) -> &[u8] {
-    segment.split(|&byte| byte == b';').next().unwrap_or(segment)
+    segment
+        .split(|&byte| byte == b';')
+        .next()
+        .unwrap_or(segment)
 }
 
 fn has_dot_segment(path: &[u8]) -> bool {
-    path.split(|&byte| byte == b'/').any(|segment| !matches!(dots(without_parameters(segment)), Dots::None))
+    path.split(|&byte| byte == b'/')
+        .any(|segment| !matches!(dots(without_parameters(segment)), Dots::None))
 }
 
 /// Removes dot segments (RFC 3986 section 5.2.4): a path never climbs above its root, and one that ends in a dot
@@ -175,13 +191,27 @@ mod tests {
             Readings::One(one) => vec![one.into_owned()],
             Readings::Several(several) => several,
         };
-        readings.into_iter().map(|reading| String::from_utf8(reading).unwrap()).collect()
+        readings
+            .into_iter()
+            .map(|reading| String::from_utf8(reading).unwrap())
+            .collect()
     }
 
     #[test]
     fn a_plain_path_is_read_in_one_way_without_a_copy() {
-        for raw in ["/", "/foo", "/foo/", "/foo//bar", "/a.b/c..d", "/a;b=c", "/a:b@c"] {
-            assert!(matches!(readings(raw), Ok(Readings::One(Cow::Borrowed(path))) if path == raw.as_bytes()), "{raw}");
+        for raw in [
+            "/",
+            "/foo",
+            "/foo/",
+            "/foo//bar",
+            "/a.b/c..d",
+            "/a;b=c",
+            "/a:b@c",
+        ] {
+            assert!(
+                matches!(readings(raw), Ok(Readings::One(Cow::Borrowed(path))) if path == raw.as_bytes()),
+                "{raw}"
+            );
         }
         assert_eq!(all(""), ["/"]);
         assert_eq!(all("*"), ["/"]);

@@ -75,18 +75,24 @@ impl RefusedReason {
             Self::InvalidPath => {
                 "the path must start with /, have at most 4096 bytes and no dot segments, backslashes, NUL, query or fragment"
             }
-            Self::InvalidPathType => "the path type must be Exact, Prefix or ImplementationSpecific",
+            Self::InvalidPathType => {
+                "the path type must be Exact, Prefix or ImplementationSpecific"
+            }
             Self::InvalidPort => "the port must be a number from 1 to 65535",
             Self::InvalidService => {
                 "the service and its namespace must be Kubernetes names: 1 to 63 lower-case letters, digits and hyphens"
             }
             Self::InvalidProtocol => "the backend protocol must be http or h2c",
             Self::InvalidSource => "the source must have at most 512 bytes",
-            Self::AnnotationsTooLarge => "the annotations have more than 16384 bytes; remove some, or shorten them",
+            Self::AnnotationsTooLarge => {
+                "the annotations have more than 16384 bytes; remove some, or shorten them"
+            }
             Self::TooManyRoutes => {
                 "this cluster has as many routes as it may have; remove routes, or ask the edge's administrator for a higher limit"
             }
-            Self::Other => "the other end gives a reason that this version does not know; see its message",
+            Self::Other => {
+                "the other end gives a reason that this version does not know; see its message"
+            }
         }
     }
 }
@@ -119,8 +125,14 @@ mod tests {
             RefusedReason::Other,
         ] {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.code());
-            assert_eq!(serde_json::from_value::<RefusedReason>(reason.code().into()).unwrap(), reason);
+            assert_eq!(
+                serde_json::from_value::<RefusedReason>(reason.code().into()).unwrap(),
+                reason
+            );
         }
-        assert_eq!(serde_json::from_str::<RefusedReason>("\"from_the_future\"").unwrap(), RefusedReason::Other);
+        assert_eq!(
+            serde_json::from_str::<RefusedReason>("\"from_the_future\"").unwrap(),
+            RefusedReason::Other
+        );
     }
 }

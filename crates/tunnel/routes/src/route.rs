@@ -20,7 +20,9 @@ pub const MAX_ANNOTATIONS: usize = 16 * 1024;
 const MAX_SOURCE: usize = 512;
 
 /// How a path is compared with a request's (Kubernetes Ingress v1, `pathType`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub enum PathType {
     /// The whole path, case and trailing slash included.
     Exact,
@@ -43,7 +45,9 @@ impl PathType {
     }
 
     fn from_wire(text: &str) -> Option<Self> {
-        [Self::Exact, Self::Prefix, Self::ImplementationSpecific].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Exact, Self::Prefix, Self::ImplementationSpecific]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }
 
@@ -54,7 +58,9 @@ impl std::fmt::Display for PathType {
 }
 
 /// What the agent speaks with a backend.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum BackendProtocol {
     /// HTTP/1.1 in clear text.
@@ -75,7 +81,9 @@ impl BackendProtocol {
     }
 
     fn from_wire(text: &str) -> Option<Self> {
-        [Self::Http, Self::H2c].into_iter().find(|protocol| protocol.as_str() == text)
+        [Self::Http, Self::H2c]
+            .into_iter()
+            .find(|protocol| protocol.as_str() == text)
     }
 }
 
@@ -113,7 +121,10 @@ impl Route {
     /// The host as displayed; empty for the cluster's own name. This is the form that [`RouteId::of`] takes.
     #[must_use]
     pub fn host_text(&self) -> String {
-        self.host.as_ref().map(HostPattern::to_string).unwrap_or_default()
+        self.host
+            .as_ref()
+            .map(HostPattern::to_string)
+            .unwrap_or_default()
     }
 }
 
@@ -147,17 +158,27 @@ impl TryFrom<WireRoute> for Route {
             Some(text) => PathType::from_wire(text).ok_or(RefusedReason::InvalidPathType)?,
         };
         let service = wire.service.unwrap_or_default();
-        let namespace = wire.namespace.filter(|text| !text.is_empty()).unwrap_or_else(|| "default".to_owned());
+        let namespace = wire
+            .namespace
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| "default".to_owned());
         if !is_dns_label(&service) || !is_dns_label(&namespace) {
             return Err(RefusedReason::InvalidService);
         }
-        let port = wire.port.and_then(|port| u16::try_from(port).ok()).filter(|&port| port > 0);
+        let port = wire
+            .port
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|&port| port > 0);
         let port = port.ok_or(RefusedReason::InvalidPort)?;
         let protocol = match wire.protocol.as_deref() {
             None | Some("") => BackendProtocol::default(),
             Some(text) => BackendProtocol::from_wire(text).ok_or(RefusedReason::InvalidProtocol)?,
         };
-        let size: usize = wire.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let size: usize = wire
+            .annotations
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
         if size > MAX_ANNOTATIONS {
             return Err(RefusedReason::AnnotationsTooLarge);
         }
@@ -165,9 +186,14 @@ impl TryFrom<WireRoute> for Route {
         if source.len() > MAX_SOURCE {
             return Err(RefusedReason::InvalidSource);
         }
-        let host_text = host.as_ref().map(HostPattern::to_string).unwrap_or_default();
+        let host_text = host
+            .as_ref()
+            .map(HostPattern::to_string)
+            .unwrap_or_default();
         Ok(Self {
-            id: wire.id.unwrap_or_else(|| RouteId::of(&source, &host_text, &path, path_type)),
+            id: wire
+                .id
+                .unwrap_or_else(|| RouteId::of(&source, &host_text, &path, path_type)),
             host,
             path,
             path_type,
@@ -187,8 +213,18 @@ impl From<Route> for WireRoute {
     fn from(route: Route) -> Self {
         let host = route.host_text();
         let wildcard = match &route.host {
-            Some(HostPattern::Wildcard { mode: WildcardMode::ManyLabels, .. }) => Some(WildcardMode::ManyLabels),
-            Some(HostPattern::Wildcard { mode: WildcardMode::OneLabel, .. } | HostPattern::Exact(_)) | None => None,
+            Some(HostPattern::Wildcard {
+                mode: WildcardMode::ManyLabels,
+                ..
+            }) => Some(WildcardMode::ManyLabels),
+            Some(
+                HostPattern::Wildcard {
+                    mode: WildcardMode::OneLabel,
+                    ..
+                }
+                | HostPattern::Exact(_),
+            )
+            | None => None,
         };
         Self {
             id: Some(route.id),
@@ -217,7 +253,10 @@ impl From<&Route> for WireRoute {
 /// RFC 1123 label, as Kubernetes names Services and namespaces.
 fn is_dns_label(text: &str) -> bool {
     let inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+    (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 #[cfg(test)]
@@ -228,7 +267,8 @@ pub(crate) mod tests {
     pub(crate) fn route(host: &str, path: &str, path_type: PathType) -> Route {
         Route {
             id: RouteId::of("Ingress/default/app", host, path, path_type),
-            host: (!host.is_empty()).then(|| HostPattern::parse(host, WildcardMode::OneLabel).unwrap()),
+            host: (!host.is_empty())
+                .then(|| HostPattern::parse(host, WildcardMode::OneLabel).unwrap()),
             path: path.to_owned(),
             path_type,
             service: "app".to_owned(),
@@ -254,11 +294,27 @@ pub(crate) mod tests {
     #[test]
     fn what_is_absent_has_the_documented_default() {
         let route = Route::try_from(wire()).unwrap();
-        assert_eq!((route.path.as_str(), route.path_type), ("/", PathType::Prefix));
-        assert_eq!((route.namespace.as_str(), route.protocol), ("default", BackendProtocol::Http));
-        assert_eq!((route.tls, route.created, route.source.as_str()), (false, i64::MAX, ""));
-        assert_eq!(route.id, RouteId::of("", "app.example.com", "/", PathType::Prefix));
-        let own = Route::try_from(WireRoute { host: None, ..wire() }).unwrap();
+        assert_eq!(
+            (route.path.as_str(), route.path_type),
+            ("/", PathType::Prefix)
+        );
+        assert_eq!(
+            (route.namespace.as_str(), route.protocol),
+            ("default", BackendProtocol::Http)
+        );
+        assert_eq!(
+            (route.tls, route.created, route.source.as_str()),
+            (false, i64::MAX, "")
+        );
+        assert_eq!(
+            route.id,
+            RouteId::of("", "app.example.com", "/", PathType::Prefix)
+        );
+        let own = Route::try_from(WireRoute {
+            host: None,
+            ..wire()
+        })
+        .unwrap();
         assert_eq!(own.host, None);
     }
 
@@ -289,26 +345,146 @@ pub(crate) mod tests {
         let long = || Some("/".to_owned() + &"a".repeat(MAX_PATH));
         let big = || [("k".to_owned(), "v".repeat(MAX_ANNOTATIONS))].into();
         let cases: Vec<(WireRoute, RefusedReason)> = vec![
-            (WireRoute { host: Some("10.0.0.1".into()), ..wire() }, RefusedReason::InvalidHost),
-            (WireRoute { host: Some("app.example.com:80".into()), ..wire() }, RefusedReason::InvalidHost),
-            (WireRoute { host: Some("*".into()), ..wire() }, RefusedReason::InvalidHost),
-            (WireRoute { path: Some("api".into()), ..wire() }, RefusedReason::InvalidPath),
-            (WireRoute { path: Some("/a/../b".into()), ..wire() }, RefusedReason::InvalidPath),
-            (WireRoute { path: Some("/a/%2E%2e".into()), ..wire() }, RefusedReason::InvalidPath),
-            (WireRoute { path: Some("/a\\b".into()), ..wire() }, RefusedReason::InvalidPath),
-            (WireRoute { path: Some("/a%00".into()), ..wire() }, RefusedReason::InvalidPath),
-            (WireRoute { path: Some("/a?b".into()), ..wire() }, RefusedReason::InvalidPath),
-            (WireRoute { path: long(), ..wire() }, RefusedReason::InvalidPath),
-            (WireRoute { path_type: Some("Regex".into()), ..wire() }, RefusedReason::InvalidPathType),
-            (WireRoute { service: None, ..wire() }, RefusedReason::InvalidService),
-            (WireRoute { service: Some("a.b".into()), ..wire() }, RefusedReason::InvalidService),
-            (WireRoute { namespace: Some("-x".into()), ..wire() }, RefusedReason::InvalidService),
-            (WireRoute { port: None, ..wire() }, RefusedReason::InvalidPort),
-            (WireRoute { port: Some(0), ..wire() }, RefusedReason::InvalidPort),
-            (WireRoute { port: Some(65536), ..wire() }, RefusedReason::InvalidPort),
-            (WireRoute { protocol: Some("ftp".into()), ..wire() }, RefusedReason::InvalidProtocol),
-            (WireRoute { annotations: big(), ..wire() }, RefusedReason::AnnotationsTooLarge),
-            (WireRoute { source: Some("s".repeat(513)), ..wire() }, RefusedReason::InvalidSource),
+            (
+                WireRoute {
+                    host: Some("10.0.0.1".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidHost,
+            ),
+            (
+                WireRoute {
+                    host: Some("app.example.com:80".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidHost,
+            ),
+            (
+                WireRoute {
+                    host: Some("*".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidHost,
+            ),
+            (
+                WireRoute {
+                    path: Some("api".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidPath,
+            ),
+            (
+                WireRoute {
+                    path: Some("/a/../b".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidPath,
+            ),
+            (
+                WireRoute {
+                    path: Some("/a/%2E%2e".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidPath,
+            ),
+            (
+                WireRoute {
+                    path: Some("/a\\b".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidPath,
+            ),
+            (
+                WireRoute {
+                    path: Some("/a%00".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidPath,
+            ),
+            (
+                WireRoute {
+                    path: Some("/a?b".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidPath,
+            ),
+            (
+                WireRoute {
+                    path: long(),
+                    ..wire()
+                },
+                RefusedReason::InvalidPath,
+            ),
+            (
+                WireRoute {
+                    path_type: Some("Regex".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidPathType,
+            ),
+            (
+                WireRoute {
+                    service: None,
+                    ..wire()
+                },
+                RefusedReason::InvalidService,
+            ),
+            (
+                WireRoute {
+                    service: Some("a.b".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidService,
+            ),
+            (
+                WireRoute {
+                    namespace: Some("-x".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidService,
+            ),
+            (
+                WireRoute {
+                    port: None,
+                    ..wire()
+                },
+                RefusedReason::InvalidPort,
+            ),
+            (
+                WireRoute {
+                    port: Some(0),
+                    ..wire()
+                },
+                RefusedReason::InvalidPort,
+            ),
+            (
+                WireRoute {
+                    port: Some(65536),
+                    ..wire()
+                },
+                RefusedReason::InvalidPort,
+            ),
+            (
+                WireRoute {
+                    protocol: Some("ftp".into()),
+                    ..wire()
+                },
+                RefusedReason::InvalidProtocol,
+            ),
+            (
+                WireRoute {
+                    annotations: big(),
+                    ..wire()
+                },
+                RefusedReason::AnnotationsTooLarge,
+            ),
+            (
+                WireRoute {
+                    source: Some("s".repeat(513)),
+                    ..wire()
+                },
+                RefusedReason::InvalidSource,
+            ),
         ];
         for (wire, reason) in cases {
             assert_eq!(Route::try_from(wire.clone()), Err(reason), "{wire:?}");

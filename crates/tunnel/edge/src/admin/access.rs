@@ -50,7 +50,9 @@ impl Access {
     /// Judges a request by its target and header.
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
         let authority = uri.authority().map(http::uri::Authority::as_str);
-        let host = authority.or_else(|| text(headers, HOST.as_str())).unwrap_or_default();
+        let host = authority
+            .or_else(|| text(headers, HOST.as_str()))
+            .unwrap_or_default();
         from_own_page(host, headers)?;
         match &self.token {
             // A page that had its own name pointed at this address holds no credential for that name,
@@ -77,26 +79,34 @@ fn from_own_page(host: &str, headers: &HeaderMap) -> Result<(), Denied> {
     };
     let origin_is_own = match headers.get(ORIGIN).map(|origin| origin.to_str()) {
         None => true,
-        Some(Ok(origin)) => origin
-            .split_once("://")
-            .is_some_and(|(_, origin_host)| !host.is_empty() && origin_host.eq_ignore_ascii_case(host)),
+        Some(Ok(origin)) => origin.split_once("://").is_some_and(|(_, origin_host)| {
+            !host.is_empty() && origin_host.eq_ignore_ascii_case(host)
+        }),
         Some(Err(_)) => false,
     };
-    if site_is_own && origin_is_own { Ok(()) } else { Err(Denied::OtherOrigin) }
+    if site_is_own && origin_is_own {
+        Ok(())
+    } else {
+        Err(Denied::OtherOrigin)
+    }
 }
 
 /// Whether nobody else can have made this name point here.
 fn is_local_name(authority: &str) -> bool {
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
-        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+        None => authority
+            .rsplit_once(':')
+            .map_or(authority, |(host, _)| host),
     };
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
 }
 
 /// The token comes as `Bearer`, or, from a browser, as the password of `Basic` with any user.
 fn presents(headers: &HeaderMap, kept: &[u8; 32]) -> bool {
-    let Some((scheme, rest)) = text(headers, AUTHORIZATION.as_str()).and_then(|value| value.split_once(' ')) else {
+    let Some((scheme, rest)) =
+        text(headers, AUTHORIZATION.as_str()).and_then(|value| value.split_once(' '))
+    else {
         return false;
     };
     let token = if scheme.eq_ignore_ascii_case("bearer") {
@@ -118,7 +128,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 fn read_token(path: &Path) -> Result<[u8; 32], Error> {
     use std::io::Read;
-    let bad = |problem, source| Error::AdminTokenFile { path: path.to_owned(), problem, source };
+    let bad = |problem, source| Error::AdminTokenFile {
+        path: path.to_owned(),
+        problem,
+        source,
+    };
     let mut token = String::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut token))
@@ -128,7 +142,10 @@ fn read_token(path: &Path) -> Result<[u8; 32], Error> {
         return Err(bad("it must hold a secret of at least 16 characters", None));
     }
     if token.len() as u64 > LONGEST {
-        return Err(bad("it holds more than 4096 bytes, which is no token", None));
+        return Err(bad(
+            "it holds more than 4096 bytes, which is no token",
+            None,
+        ));
     }
     Ok(Sha256::digest(token).into())
 }
@@ -140,7 +157,9 @@ mod tests {
     const LOCAL: &str = "127.0.0.1:9090";
 
     fn check(access: &Access, path: &str, headers: &[(&'static str, &str)]) -> Result<(), Denied> {
-        let headers = headers.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()));
         access.check(&path.parse().unwrap(), &headers.collect())
     }
 
@@ -149,16 +168,46 @@ mod tests {
         let access = Access { token: None };
         for (headers, expected) in [
             (&[("host", LOCAL)][..], Ok(())),
-            (&[("host", LOCAL), ("origin", "http://127.0.0.1:9090")], Ok(())),
-            (&[("host", LOCAL), ("sec-fetch-site", "same-origin")], Ok(())),
+            (
+                &[("host", LOCAL), ("origin", "http://127.0.0.1:9090")],
+                Ok(()),
+            ),
+            (
+                &[("host", LOCAL), ("sec-fetch-site", "same-origin")],
+                Ok(()),
+            ),
             (&[("host", LOCAL), ("sec-fetch-site", "none")], Ok(())),
-            (&[("host", LOCAL), ("origin", "http://evil.example")], Err(Denied::OtherOrigin)),
-            (&[("host", LOCAL), ("origin", "http://127.0.0.1:8080")], Err(Denied::OtherOrigin)),
-            (&[("host", LOCAL), ("origin", "http://127.0.0.1:9090.evil.example")], Err(Denied::OtherOrigin)),
-            (&[("host", LOCAL), ("origin", "null")], Err(Denied::OtherOrigin)),
-            (&[("host", ""), ("origin", "http://")], Err(Denied::OtherOrigin)),
-            (&[("host", LOCAL), ("sec-fetch-site", "cross-site")], Err(Denied::OtherOrigin)),
-            (&[("host", LOCAL), ("sec-fetch-site", "same-site")], Err(Denied::OtherOrigin)),
+            (
+                &[("host", LOCAL), ("origin", "http://evil.example")],
+                Err(Denied::OtherOrigin),
+            ),
+            (
+                &[("host", LOCAL), ("origin", "http://127.0.0.1:8080")],
+                Err(Denied::OtherOrigin),
+            ),
+            (
+                &[
+                    ("host", LOCAL),
+                    ("origin", "http://127.0.0.1:9090.evil.example"),
+                ],
+                Err(Denied::OtherOrigin),
+            ),
+            (
+                &[("host", LOCAL), ("origin", "null")],
+                Err(Denied::OtherOrigin),
+            ),
+            (
+                &[("host", ""), ("origin", "http://")],
+                Err(Denied::OtherOrigin),
+            ),
+            (
+                &[("host", LOCAL), ("sec-fetch-site", "cross-site")],
+                Err(Denied::OtherOrigin),
+            ),
+            (
+                &[("host", LOCAL), ("sec-fetch-site", "same-site")],
+                Err(Denied::OtherOrigin),
+            ),
         ] {
             assert_eq!(check(&access, "/", headers), expected, "{headers:?}");
         }
@@ -178,21 +227,46 @@ mod tests {
             ("[evil]", Err(Denied::ForeignHost)),
             ("", Err(Denied::ForeignHost)),
         ] {
-            assert_eq!(check(&access, "/healthz", &[("host", host)]), expected, "{host}");
+            assert_eq!(
+                check(&access, "/healthz", &[("host", host)]),
+                expected,
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn a_token_is_wanted_for_all_but_the_probes() {
-        let access = Access { token: Some(Sha256::digest("sixteen characters").into()) };
-        let with = |value: &'static str| check(&access, "/metrics", &[("host", "edge.internal"), ("authorization", value)]);
+        let access = Access {
+            token: Some(Sha256::digest("sixteen characters").into()),
+        };
+        let with = |value: &'static str| {
+            check(
+                &access,
+                "/metrics",
+                &[("host", "edge.internal"), ("authorization", value)],
+            )
+        };
         assert_eq!(check(&access, "/healthz", &[("host", "10.0.0.1")]), Ok(()));
-        assert_eq!(check(&access, "/readyz", &[("host", "edge.internal")]), Ok(()));
-        assert_eq!(check(&access, "/", &[("host", LOCAL)]), Err(Denied::NoToken));
+        assert_eq!(
+            check(&access, "/readyz", &[("host", "edge.internal")]),
+            Ok(())
+        );
+        assert_eq!(
+            check(&access, "/", &[("host", LOCAL)]),
+            Err(Denied::NoToken)
+        );
         assert_eq!(with("Bearer sixteen characters"), Ok(()));
         assert_eq!(with("bearer sixteen characters"), Ok(()));
         assert_eq!(with("Basic YWRtaW46c2l4dGVlbiBjaGFyYWN0ZXJz"), Ok(()));
-        for wrong in ["Bearer", "Bearer ", "Bearer sixteen character", "Basic c2l4dGVlbiBjaGFyYWN0ZXJz", "Basic %", "Digest x"] {
+        for wrong in [
+            "Bearer",
+            "Bearer ",
+            "Bearer sixteen character",
+            "Basic c2l4dGVlbiBjaGFyYWN0ZXJz",
+            "Basic %",
+            "Digest x",
+        ] {
             assert_eq!(with(wrong), Err(Denied::NoToken), "{wrong}");
         }
     }
@@ -204,11 +278,25 @@ mod tests {
         let everywhere: SocketAddr = "0.0.0.0:9090".parse().unwrap();
         assert!(Access::new(LOCAL.parse().unwrap(), None).is_ok());
         assert!(Access::new("[::ffff:127.0.0.1]:1".parse().unwrap(), None).is_ok());
-        assert!(matches!(Access::new(everywhere, None), Err(Error::AdminUnprotected { .. })));
-        assert!(matches!(Access::new(everywhere, Some(&file)), Err(Error::AdminTokenFile { .. })));
-        for (content, good) in [(" \n", false), ("fifteen letters", false), ("sixteen characters\n", true)] {
+        assert!(matches!(
+            Access::new(everywhere, None),
+            Err(Error::AdminUnprotected { .. })
+        ));
+        assert!(matches!(
+            Access::new(everywhere, Some(&file)),
+            Err(Error::AdminTokenFile { .. })
+        ));
+        for (content, good) in [
+            (" \n", false),
+            ("fifteen letters", false),
+            ("sixteen characters\n", true),
+        ] {
             std::fs::write(&file, content).unwrap();
-            assert_eq!(Access::new(everywhere, Some(&file)).is_ok(), good, "{content:?}");
+            assert_eq!(
+                Access::new(everywhere, Some(&file)).is_ok(),
+                good,
+                "{content:?}"
+            );
         }
     }
 }

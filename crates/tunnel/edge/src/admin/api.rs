@@ -36,20 +36,36 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
     }
 
     pub(super) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the API is under /api/v1")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "there is nothing here; the API is under /api/v1",
+        )
     }
 
     pub(super) fn method_not_allowed() -> Self {
         let message = "this method is not allowed here; see the header Allow";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            message,
+        )
     }
 
     pub(super) fn too_slow() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the request took too long to arrive or to be done")
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "too_slow",
+            "the request took too long to arrive or to be done",
+        )
     }
 
     fn bad(message: impl Into<String>) -> Self {
@@ -69,7 +85,9 @@ impl From<Error> for ApiError {
         let (status, code) = match &error {
             Error::NoSuchCluster { .. } => (StatusCode::NOT_FOUND, "no_such_cluster"),
             Error::ClusterExists { .. } => (StatusCode::CONFLICT, "cluster_exists"),
-            Error::ClusterName { .. } | Error::OwnHost { .. } => (StatusCode::BAD_REQUEST, "bad_name"),
+            Error::ClusterName { .. } | Error::OwnHost { .. } => {
+                (StatusCode::BAD_REQUEST, "bad_name")
+            }
             Error::StoreClosed => (StatusCode::SERVICE_UNAVAILABLE, "store_closed"),
             Error::StoreWrite { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
             Error::StoreFolder { .. }
@@ -87,7 +105,11 @@ impl From<Error> for ApiError {
             | Error::AdminUnprotected { .. }
             | Error::AdminTokenFile { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
-        Self { status, code, message: error.to_string() }
+        Self {
+            status,
+            code,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -136,13 +158,30 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<Created>), ApiError> {
     let request: CreateRequest = parse(body)?;
     let tenant = request.tenant.filter(|tenant| !tenant.is_empty());
-    if tenant.as_ref().is_some_and(|tenant| tenant.chars().count() > LONGEST_TENANT || tenant.contains(char::is_control)) {
-        return Err(ApiError::bad("tenant may have at most 100 characters and no control characters"));
+    if tenant.as_ref().is_some_and(|tenant| {
+        tenant.chars().count() > LONGEST_TENANT || tenant.contains(char::is_control)
+    }) {
+        return Err(ApiError::bad(
+            "tenant may have at most 100 characters and no control characters",
+        ));
     }
     let hosts = patterns(&request.hosts)?;
-    let (record, token) = admin.clusters.create(NewCluster { name: request.name, tenant, hosts }).await?;
+    let (record, token) = admin
+        .clusters
+        .create(NewCluster {
+            name: request.name,
+            tenant,
+            hosts,
+        })
+        .await?;
     let cluster = shown(admin.clusters.view(&record.name)?);
-    Ok((StatusCode::CREATED, Json(Created { cluster, token: token.reveal().to_owned() })))
+    Ok((
+        StatusCode::CREATED,
+        Json(Created {
+            cluster,
+            token: token.reveal().to_owned(),
+        }),
+    ))
 }
 
 pub(super) async fn delete(
@@ -175,8 +214,13 @@ pub(super) async fn rotate_token(
         Ok(bytes) if bytes.is_empty() => RotateRequest::default(),
         Ok(_) | Err(_) => parse(body)?,
     };
-    let token = admin.clusters.rotate_token(&name, request.revoke_old).await?;
-    Ok(Json(Rotated { token: token.reveal().to_owned() }))
+    let token = admin
+        .clusters
+        .rotate_token(&name, request.revoke_old)
+        .await?;
+    Ok(Json(Rotated {
+        token: token.reveal().to_owned(),
+    }))
 }
 
 #[derive(Deserialize)]
@@ -191,7 +235,10 @@ pub(super) async fn set_hosts(
     body: Body,
 ) -> Answer<ClusterJson> {
     let request: HostsRequest = parse(body)?;
-    admin.clusters.set_hosts(&name, patterns(&request.hosts)?).await?;
+    admin
+        .clusters
+        .set_hosts(&name, patterns(&request.hosts)?)
+        .await?;
     Ok(Json(shown(admin.clusters.view(&name)?)))
 }
 
@@ -213,12 +260,18 @@ pub(super) async fn routes(
     State(admin): State<Arc<Admin>>,
     query: Result<Query<RoutesQuery>, QueryRejection>,
 ) -> Answer<RouteList> {
-    let Query(query) = query.map_err(|_| ApiError::bad("the only parameter is cluster, a cluster's name"))?;
+    let Query(query) =
+        query.map_err(|_| ApiError::bad("the only parameter is cluster, a cluster's name"))?;
     let of = match query.cluster {
         Some(name) => vec![admin.clusters.view(&name)?],
         None => admin.clusters.views(),
     };
-    Ok(Json(RouteList { routes: of.iter().flat_map(|view| views::routes(&admin, view)).collect() }))
+    Ok(Json(RouteList {
+        routes: of
+            .iter()
+            .flat_map(|view| views::routes(&admin, view))
+            .collect(),
+    }))
 }
 
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<StatusJson> {
@@ -242,7 +295,10 @@ pub(super) async fn explain(
     let host = Hostname::from_authority(&query.host)
         .map_err(|error| ApiError::bad(format!("host is not a host name: {error}")))?;
     let path = query.path.unwrap_or_else(|| "/".to_owned());
-    let path = path.split(['?', '#']).next().filter(|path| path.starts_with('/'));
+    let path = path
+        .split(['?', '#'])
+        .next()
+        .filter(|path| path.starts_with('/'));
     let path = path.ok_or_else(|| ApiError::bad("path must start with /"))?;
     let explanation = admin.clusters.explain(&host, path);
     let (served_by, status) = match &explanation.outcome {
@@ -252,8 +308,13 @@ pub(super) async fn explain(
     };
     let mentioned = |view: &ClusterView| {
         let id = &view.record.id;
-        let wanted = explanation.candidates.iter().flat_map(|candidate| candidate.owner.iter().chain(&candidate.waiting));
-        let mut ids = wanted.chain(explanation.refused.iter().map(|refused| &refused.cluster)).chain(served_by);
+        let wanted = explanation
+            .candidates
+            .iter()
+            .flat_map(|candidate| candidate.owner.iter().chain(&candidate.waiting));
+        let mut ids = wanted
+            .chain(explanation.refused.iter().map(|refused| &refused.cluster))
+            .chain(served_by);
         ids.any(|mentioned| mentioned == id)
     };
     let clusters: std::collections::BTreeMap<_, _> = admin
@@ -264,12 +325,29 @@ pub(super) async fn explain(
         .map(|view| {
             let connected = view.cluster.connections.usable() > 0;
             let own_host = view.record.own_host.to_string();
-            (view.record.id, ExplainedCluster { name: view.record.name, own_host, connected })
+            (
+                view.record.id,
+                ExplainedCluster {
+                    name: view.record.name,
+                    own_host,
+                    connected,
+                },
+            )
         })
         .collect();
-    let no_tunnel = served_by.and_then(|id| clusters.get(id)).is_some_and(|cluster| !cluster.connected);
-    let status = if no_tunnel { Some(StatusCode::SERVICE_UNAVAILABLE) } else { status };
-    Ok(Json(ExplanationJson { status: status.map(|status| status.as_u16()), clusters, explanation }))
+    let no_tunnel = served_by
+        .and_then(|id| clusters.get(id))
+        .is_some_and(|cluster| !cluster.connected);
+    let status = if no_tunnel {
+        Some(StatusCode::SERVICE_UNAVAILABLE)
+    } else {
+        status
+    };
+    Ok(Json(ExplanationJson {
+        status: status.map(|status| status.as_u16()),
+        clusters,
+        explanation,
+    }))
 }
 
 // === Helpers ===
@@ -287,7 +365,8 @@ fn parse<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
             ApiError::bad("the body did not arrive whole")
         }
     })?;
-    serde_json::from_slice(&body).map_err(|error| ApiError::bad(format!("the body is not the JSON wanted here: {error}")))
+    serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad(format!("the body is not the JSON wanted here: {error}")))
 }
 
 /// Grants: an asterisk stands for one label or more.

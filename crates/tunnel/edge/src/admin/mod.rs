@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use recent::{RecentError, RecentErrors};
+pub(crate) use recent::{RecentError, RecentErrors};
 
 use crate::clusters::Clusters;
 use crate::error::Error;
@@ -64,9 +64,13 @@ pub(crate) struct Admin {
 /// When others could reach it without a token, or the token's file is of no use.
 pub(crate) fn serve(shared: &Shared, listener: std::net::TcpListener) -> Result<(), Error> {
     let address = listener.local_addr();
-    let address = address.map_err(|source| Error::Bind { address: shared.config.listen.admin, source })?;
+    let address = address.map_err(|source| Error::Bind {
+        address: shared.config.listen.admin,
+        source,
+    })?;
     let access = Access::new(address, shared.config.admin_token_file.as_deref())?;
-    let listener = TcpListener::from_std(listener).map_err(|source| Error::Bind { address, source })?;
+    let listener =
+        TcpListener::from_std(listener).map_err(|source| Error::Bind { address, source })?;
     let admin = Admin {
         clusters: Arc::clone(&shared.clusters),
         metrics: Arc::clone(&shared.metrics),
@@ -92,7 +96,9 @@ async fn run(admin: Arc<Admin>, listener: TcpListener, stop: CancellationToken) 
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &permits) => accepted,
         };
-        let Some((socket, permit)) = accepted else { continue };
+        let Some((socket, permit)) = accepted else {
+            continue;
+        };
         let service = TowerToHyperService::new(router.clone());
         let stop = stop.clone();
         connections.spawn(async move {
@@ -125,7 +131,10 @@ async fn accept(
         Ok((socket, _)) => Some((socket, permit)),
         Err(error) => {
             // Out of file descriptors, most likely: trying at once would only burn the CPU.
-            tracing::warn!(error = &error as &dyn std::error::Error, "the admin listener cannot accept");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the admin listener cannot accept"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
             None
         }
@@ -139,8 +148,14 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/api/v1/clusters", get(api::clusters).post(api::create))
-        .route("/api/v1/clusters/{name}", get(api::cluster).delete(api::delete))
-        .route("/api/v1/clusters/{name}/rotate-token", post(api::rotate_token))
+        .route(
+            "/api/v1/clusters/{name}",
+            get(api::cluster).delete(api::delete),
+        )
+        .route(
+            "/api/v1/clusters/{name}/rotate-token",
+            post(api::rotate_token),
+        )
         .route("/api/v1/clusters/{name}/hosts", put(api::set_hosts))
         .route("/api/v1/routes", get(api::routes))
         .route("/api/v1/status", get(api::status))
@@ -168,7 +183,9 @@ async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) ->
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers
         .entry(CONTENT_SECURITY_POLICY)
-        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        .or_insert(HeaderValue::from_static(
+            "default-src 'none'; frame-ancestors 'none'",
+        ));
     response
 }
 
@@ -190,7 +207,12 @@ fn deny(denied: Denied) -> Response {
             "the admin token is missing or wrong; send it as a bearer token (command line: GATEWRIGHT_ADMIN_TOKEN_FILE)",
         ),
     };
-    let mut response = ApiError { status, code, message: message.to_owned() }.into_response();
+    let mut response = ApiError {
+        status,
+        code,
+        message: message.to_owned(),
+    }
+    .into_response();
     if status == StatusCode::UNAUTHORIZED {
         // `Basic` lets a browser ask for it: any user, the token as password.
         let challenge = HeaderValue::from_static("Basic realm=\"gatewright\", Bearer");
@@ -200,7 +222,10 @@ fn deny(denied: Denied) -> Response {
 }
 
 async fn metrics_text(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], admin.metrics.render())
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        admin.metrics.render(),
+    )
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
@@ -208,5 +233,68 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else {
         (StatusCode::OK, "ready\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StoreConfig;
+    use http_body_util::BodyExt;
+    use hyper::service::Service;
+
+    #[tokio::test]
+    async fn a_draining_edge_is_not_ready_and_still_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = Hostname::parse("gateway.localhost").unwrap();
+        let clusters = Clusters::open(
+            &StoreConfig {
+                path: folder.path().to_owned(),
+            },
+            &domain,
+        )
+        .unwrap();
+        let admin = Arc::new(Admin {
+            metrics: Arc::new(Metrics::new(Arc::clone(&clusters))),
+            clusters,
+            recent: Arc::new(RecentErrors::default()),
+            domain,
+            edge_id: "test".to_owned(),
+            started: 0,
+            drain: CancellationToken::new(),
+            access: Access::new(([127, 0, 0, 1], 9090).into(), None).unwrap(),
+        });
+        let service = TowerToHyperService::new(router(Arc::clone(&admin)));
+        let get = async |path: &str| {
+            let request = http::Request::get(path)
+                .header("host", "localhost")
+                .body(axum::body::Body::empty());
+            let response = service.call(request.unwrap()).await.unwrap();
+            let (head, body) = response.into_parts();
+            (
+                head.status.as_u16(),
+                String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+            )
+        };
+        admin
+            .recent
+            .push("no_tunnel", "gone", "a.test", "the cluster has no tunnel");
+        assert_eq!(get("/readyz").await, (200, "ready\n".to_owned()));
+        admin.drain.cancel();
+        assert_eq!(get("/readyz").await, (503, "draining\n".to_owned()));
+        assert_eq!(get("/healthz").await.0, 200);
+        let (status, page) = get("/").await;
+        assert!(
+            status == 200
+                && page.contains(">draining<")
+                && page.contains("the cluster has no tunnel"),
+            "{page}"
+        );
+        let status: serde_json::Value =
+            serde_json::from_str(&get("/api/v1/status").await.1).unwrap();
+        assert_eq!(
+            (&status["draining"], &status["errors"][0]["cluster"]),
+            (&true.into(), &"gone".into())
+        );
     }
 }

@@ -44,11 +44,21 @@ pub(super) async fn page(
     State(admin): State<Arc<Admin>>,
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> impl IntoResponse {
-    let refresh = query.ok().and_then(|Query(query)| query.refresh).is_none_or(|refresh| refresh != "off");
+    let refresh = query
+        .ok()
+        .and_then(|Query(query)| query.refresh)
+        .is_none_or(|refresh| refresh != "off");
     let status = views::status(&admin);
-    let routes: Vec<RouteJson> =
-        admin.clusters.views().iter().flat_map(|view| views::routes(&admin, view)).collect();
-    ([(CONTENT_SECURITY_POLICY, POLICY.clone())], Html(render(&status, routes, refresh)))
+    let routes: Vec<RouteJson> = admin
+        .clusters
+        .views()
+        .iter()
+        .flat_map(|view| views::routes(&admin, view))
+        .collect();
+    (
+        [(CONTENT_SECURITY_POLICY, POLICY.clone())],
+        Html(render(&status, routes, refresh)),
+    )
 }
 
 /// The whole document.
@@ -59,7 +69,9 @@ fn render(status: &StatusJson, routes: Vec<RouteJson>, refresh: bool) -> String 
     if refresh {
         html.raw("<meta http-equiv=\"refresh\" content=\"5\">");
     }
-    html.raw("<title>Gatewright edge ").text(&status.domain).raw("</title><style>");
+    html.raw("<title>Gatewright edge ")
+        .text(&status.domain)
+        .raw("</title><style>");
     html.raw(STYLE).raw("</style></head><body>");
     head(&mut html, status, refresh);
     html.raw("<main>");
@@ -74,14 +86,21 @@ fn render(status: &StatusJson, routes: Vec<RouteJson>, refresh: bool) -> String 
 }
 
 fn head(html: &mut Page, status: &StatusJson, refresh: bool) {
-    html.raw("<header><div><h1>").raw(GATE).raw("Gatewright edge</h1>");
+    html.raw("<header><div><h1>")
+        .raw(GATE)
+        .raw("Gatewright edge</h1>");
     if status.draining {
         html.pill("warn", "draining");
     } else {
         html.pill("good", "serving");
     }
-    html.raw("<span class=\"facts\"><span>").text(&status.domain).raw("</span><span>version ");
-    html.text(status.version).raw("</span><span>up ").text(Span(status.uptime_seconds)).raw("</span></span>");
+    html.raw("<span class=\"facts\"><span>")
+        .text(&status.domain)
+        .raw("</span><span>version ");
+    html.text(status.version)
+        .raw("</span><span>up ")
+        .text(Span(status.uptime_seconds))
+        .raw("</span></span>");
     html.raw(if refresh {
         "<span class=\"end soft\">refreshes every 5 s · <a href=\"/?refresh=off\">pause</a></span>"
     } else {
@@ -93,18 +112,32 @@ fn head(html: &mut Page, status: &StatusJson, refresh: bool) {
 fn tiles(html: &mut Page, status: &StatusJson) {
     let clusters = &status.clusters;
     let connected = clusters.iter().filter(|cluster| cluster.connected).count();
-    let tunnels: usize = clusters.iter().map(|cluster| cluster.connections.len()).sum();
-    let in_flight: usize =
-        clusters.iter().flat_map(|cluster| &cluster.connections).map(|connection| connection.in_flight).sum();
+    let tunnels: usize = clusters
+        .iter()
+        .map(|cluster| cluster.connections.len())
+        .sum();
+    let in_flight: usize = clusters
+        .iter()
+        .flat_map(|cluster| &cluster.connections)
+        .map(|connection| connection.in_flight)
+        .sum();
     let served: u64 = clusters.iter().map(|cluster| cluster.routes.active).sum();
     let kept: usize = clusters.iter().map(|cluster| cluster.routes.total).sum();
     let requests: u64 = clusters.iter().map(|cluster| cluster.requests).sum();
     let failed: u64 = clusters.iter().map(|cluster| cluster.server_errors).sum();
     html.raw("<div class=\"tiles\">");
     html.tile(connected, Some(clusters.len() as u64), "clusters connected");
-    html.tile(tunnels, None, &format!("tunnels, {} requests under way", Grouped(in_flight as u64)));
+    html.tile(
+        tunnels,
+        None,
+        &format!("tunnels, {} requests under way", Grouped(in_flight as u64)),
+    );
     html.tile(served, Some(kept as u64), "routes served");
-    html.tile(requests, None, &format!("requests, {} answered with 5xx", Grouped(failed)));
+    html.tile(
+        requests,
+        None,
+        &format!("requests, {} answered with 5xx", Grouped(failed)),
+    );
     html.raw("</div>");
 }
 
@@ -115,26 +148,46 @@ fn clusters(html: &mut Page, clusters: &[ClusterJson]) {
         html.raw("and start an agent with that token.</div></div>");
         return;
     }
-    html.raw("<table><thead><tr><th>Cluster<th>Own name and granted hosts<th class=\"n\">Routes served");
+    html.raw(
+        "<table><thead><tr><th>Cluster<th>Own name and granted hosts<th class=\"n\">Routes served",
+    );
     html.raw("<th class=\"n\">Requests<th class=\"n\">5xx<th>Last heard of<th></thead><tbody>");
     for cluster in clusters {
-        html.raw("<tr><td><span class=\"name\">").text(&cluster.name).raw("</span>");
+        html.raw("<tr><td><span class=\"name\">")
+            .text(&cluster.name)
+            .raw("</span>");
         if let Some(tenant) = &cluster.tenant {
-            html.raw("<br><span class=\"soft\">").text(tenant).raw("</span>");
+            html.raw("<br><span class=\"soft\">")
+                .text(tenant)
+                .raw("</span>");
         }
-        html.raw("<td><code>").text(&cluster.own_host).raw("</code>");
+        html.raw("<td><code>")
+            .text(&cluster.own_host)
+            .raw("</code>");
         if !cluster.hosts.is_empty() {
-            html.raw("<br><span class=\"soft\">").text(cluster.hosts.join(", ")).raw("</span>");
+            html.raw("<br><span class=\"soft\">")
+                .text(cluster.hosts.join(", "))
+                .raw("</span>");
         }
-        html.raw("<td class=\"n\">").text(Grouped(cluster.routes.active)).raw(" of ");
-        html.text(Grouped(cluster.routes.total as u64)).raw("<td class=\"n\">").text(Grouped(cluster.requests));
-        html.raw("<td class=\"n\">").text(Grouped(cluster.server_errors)).raw("<td class=\"when\">");
+        html.raw("<td class=\"n\">")
+            .text(Grouped(cluster.routes.active))
+            .raw(" of ");
+        html.text(Grouped(cluster.routes.total as u64))
+            .raw("<td class=\"n\">")
+            .text(Grouped(cluster.requests));
+        html.raw("<td class=\"n\">")
+            .text(Grouped(cluster.server_errors))
+            .raw("<td class=\"when\">");
         match cluster.last_heartbeat_seconds {
-            Some(seconds) => html.text(Span(i64::try_from(seconds).unwrap_or(i64::MAX))).raw(" ago"),
+            Some(seconds) => html
+                .text(Span(i64::try_from(seconds).unwrap_or(i64::MAX)))
+                .raw(" ago"),
             None => html.raw("not since the edge started"),
         };
         html.raw("<td>");
-        let silent = cluster.last_heartbeat_seconds.is_none_or(|seconds| seconds > SILENT);
+        let silent = cluster
+            .last_heartbeat_seconds
+            .is_none_or(|seconds| seconds > SILENT);
         match (cluster.connected, silent) {
             (true, false) => html.pill("good", "connected"),
             (true, true) => html.pill("warn", "silent"),
@@ -152,9 +205,17 @@ fn clusters(html: &mut Page, clusters: &[ClusterJson]) {
 }
 
 fn tunnel(html: &mut Page, connection: &ConnectionInfo) {
-    html.raw("<span class=\"tunnel\"><b>").text(&connection.agent_id).raw("</b> ").text(&connection.agent_version);
-    html.raw(" · ").text(connection.carrier).raw(" from ").text(connection.remote).raw(" · ");
-    html.text(Grouped(connection.in_flight as u64)).raw(" under way</span>");
+    html.raw("<span class=\"tunnel\"><b>")
+        .text(&connection.agent_id)
+        .raw("</b> ")
+        .text(&connection.agent_version);
+    html.raw(" · ")
+        .text(connection.carrier)
+        .raw(" from ")
+        .text(connection.remote)
+        .raw(" · ");
+    html.text(Grouped(connection.in_flight as u64))
+        .raw(" under way</span>");
 }
 
 fn routes_table(html: &mut Page, mut routes: Vec<RouteJson>) {
@@ -168,20 +229,33 @@ fn routes_table(html: &mut Page, mut routes: Vec<RouteJson>) {
     let more = routes.len().saturating_sub(MOST_ROUTES);
     html.raw("<table><thead><tr><th>Host<th>Path<th>Goes to<th>Cluster<th></thead><tbody>");
     for route in routes.iter().take(MOST_ROUTES) {
-        html.raw("<tr><td><code>").text(&route.host).raw("</code><td><code>").text(&route.path).raw("</code>");
+        html.raw("<tr><td><code>")
+            .text(&route.host)
+            .raw("</code><td><code>")
+            .text(&route.path)
+            .raw("</code>");
         if route.path_type == "Exact" {
             html.raw(" <span class=\"soft\">exactly</span>");
         }
-        html.raw("<td><code>").text(&route.namespace).raw("/").text(&route.service).raw(":").text(route.port);
+        html.raw("<td><code>")
+            .text(&route.namespace)
+            .raw("/")
+            .text(&route.service)
+            .raw(":")
+            .text(route.port);
         html.raw("</code>");
         if !route.source.is_empty() {
-            html.raw("<br><span class=\"soft\">").text(&route.source).raw("</span>");
+            html.raw("<br><span class=\"soft\">")
+                .text(&route.source)
+                .raw("</span>");
         }
         html.raw("<td>").text(&route.cluster).raw("<td>");
         match (route.reason, route.message) {
             (Some(reason), message) => {
                 html.pill("bad", &reason.replace('_', " "));
-                html.raw("<br><span class=\"soft\">").text(message.unwrap_or_default()).raw("</span>")
+                html.raw("<br><span class=\"soft\">")
+                    .text(message.unwrap_or_default())
+                    .raw("</span>")
             }
             (None, _) => html.pill("good", "served"),
         };
@@ -202,9 +276,18 @@ fn errors(html: &mut Page, errors: &[ErrorJson]) {
     }
     html.raw("<table><thead><tr><th>Last<th>Error<th>Cluster<th>Host<th>What<th class=\"n\">Times</thead><tbody>");
     for error in errors {
-        html.raw("<tr><td class=\"when\">").text(Span(error.last_seconds_ago)).raw(" ago<td><code>");
-        html.text(&error.code).raw("</code><td>").text(&error.cluster).raw("<td><code>").text(&error.host);
-        html.raw("</code><td>").text(&error.message).raw("<td class=\"n\">").text(Grouped(error.count));
+        html.raw("<tr><td class=\"when\">")
+            .text(Span(error.last_seconds_ago))
+            .raw(" ago<td><code>");
+        html.text(&error.code)
+            .raw("</code><td>")
+            .text(&error.cluster)
+            .raw("<td><code>")
+            .text(&error.host);
+        html.raw("</code><td>")
+            .text(&error.message)
+            .raw("<td class=\"n\">")
+            .text(Grouped(error.count));
     }
     html.raw("</tbody></table></div>");
 }
@@ -225,15 +308,24 @@ impl Page {
     }
 
     fn heading(&mut self, title: &str, count: usize) -> &mut Self {
-        self.raw("<h2>").text(title).raw("<small>").text(Grouped(count as u64)).raw("</small></h2><div class=\"card\">")
+        self.raw("<h2>")
+            .text(title)
+            .raw("<small>")
+            .text(Grouped(count as u64))
+            .raw("</small></h2><div class=\"card\">")
     }
 
     fn pill(&mut self, class: &'static str, label: &str) -> &mut Self {
-        self.raw("<span class=\"pill ").raw(class).raw("\">").text(label).raw("</span>")
+        self.raw("<span class=\"pill ")
+            .raw(class)
+            .raw("\">")
+            .text(label)
+            .raw("</span>")
     }
 
     fn tile(&mut self, value: impl TryInto<u64>, of: Option<u64>, label: &str) -> &mut Self {
-        self.raw("<div class=\"tile\"><b>").text(Grouped(value.try_into().unwrap_or(u64::MAX)));
+        self.raw("<div class=\"tile\"><b>")
+            .text(Grouped(value.try_into().unwrap_or(u64::MAX)));
         if let Some(of) = of {
             self.raw(" <i>of ").text(Grouped(of)).raw("</i>");
         }
@@ -298,17 +390,29 @@ mod tests {
     fn every_special_character_is_escaped() {
         let mut html = Page(String::new());
         html.text("<script>alert('&\"')</script>");
-        assert_eq!(html.0, "&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;");
+        assert_eq!(
+            html.0,
+            "&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;"
+        );
     }
 
     #[test]
     fn numbers_and_times_read_well() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1\u{202f}000"), (1_234_567, "1\u{202f}234\u{202f}567")] {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1\u{202f}000"),
+            (1_234_567, "1\u{202f}234\u{202f}567"),
+        ] {
             assert_eq!(Grouped(number).to_string(), text);
         }
-        for (seconds, text) in
-            [(-1, "0 s"), (59, "59 s"), (60, "1 min"), (3600, "1 h 0 min"), (90_061, "1 d 1 h")]
-        {
+        for (seconds, text) in [
+            (-1, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3600, "1 h 0 min"),
+            (90_061, "1 d 1 h"),
+        ] {
             assert_eq!(Span(seconds).to_string(), text);
         }
     }
@@ -316,7 +420,13 @@ mod tests {
     #[test]
     fn the_policy_allows_the_style_of_the_page_and_nothing_else() {
         let policy = POLICY.to_str().unwrap();
-        assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
-        assert!(!policy.contains("unsafe") && !policy.contains("script"), "{policy}");
+        assert!(
+            policy.starts_with("default-src 'none'; style-src 'sha256-"),
+            "{policy}"
+        );
+        assert!(
+            !policy.contains("unsafe") && !policy.contains("script"),
+            "{policy}"
+        );
     }
 }

@@ -15,33 +15,33 @@ const LONGEST: usize = 200;
 
 /// An error and how often it was met.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RecentError {
+pub(crate) struct RecentError {
     /// As in `X-Gatewright-Error`, or a control error's code.
-    pub code: String,
+    pub(crate) code: String,
     /// Name of the cluster; empty if it concerns none.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// The host asked for; empty if there is none.
-    pub host: String,
+    pub(crate) host: String,
     /// For people. The latest, of errors alike in the rest.
-    pub message: String,
+    pub(crate) message: String,
     /// How often this code was met for this cluster and host since `first`.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Unix seconds.
-    pub first: i64,
+    pub(crate) first: i64,
     /// Unix seconds.
-    pub last: i64,
+    pub(crate) last: i64,
 }
 
 /// The last 100 different errors.
 #[derive(Debug, Default)]
-pub struct RecentErrors {
+pub(crate) struct RecentErrors {
     list: Mutex<VecDeque<RecentError>>,
 }
 
 impl RecentErrors {
     /// Notes an error. Errors with the same code, cluster and host are counted as one. When another
     /// thread is at the list this moment, the error is left out: the counters have it.
-    pub fn push(&self, code: &str, cluster: &str, host: &str, message: &str) {
+    pub(crate) fn push(&self, code: &str, cluster: &str, host: &str, message: &str) {
         self.push_at(clock::unix_seconds(), code, cluster, host, message);
     }
 
@@ -52,9 +52,9 @@ impl RecentErrors {
             Err(TryLockError::WouldBlock) => return,
         };
         let (host, message) = (shortened(host), shortened(message));
-        let same = list
-            .iter()
-            .rposition(|error| error.code == code && error.cluster == cluster && error.host == host);
+        let same = list.iter().rposition(|error| {
+            error.code == code && error.cluster == cluster && error.host == host
+        });
         let mut error = match same.and_then(|at| list.remove(at)) {
             Some(known) => known,
             None => RecentError {
@@ -78,13 +78,21 @@ impl RecentErrors {
 
     /// The errors kept, latest first.
     #[must_use]
-    pub fn list(&self) -> Vec<RecentError> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+    pub(crate) fn list(&self) -> Vec<RecentError> {
+        self.list
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .rev()
+            .cloned()
+            .collect()
     }
 }
 
 fn shortened(text: &str) -> &str {
-    text.char_indices().nth(LONGEST).map_or(text, |(end, _)| &text[..end])
+    text.char_indices()
+        .nth(LONGEST)
+        .map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]
@@ -100,7 +108,13 @@ mod tests {
         let list = errors.list();
         assert_eq!(list.len(), 2);
         assert_eq!(
-            (list[0].host.as_str(), list[0].count, list[0].first, list[0].last, list[0].message.as_str()),
+            (
+                list[0].host.as_str(),
+                list[0].count,
+                list[0].first,
+                list[0].last,
+                list[0].message.as_str()
+            ),
             ("a.test", 2, 1, 3, "refused again")
         );
     }
@@ -112,7 +126,10 @@ mod tests {
             errors.push_at(0, "unknown_host", "", &format!("{host}.test"), "");
         }
         let list = errors.list();
-        assert_eq!((list.len(), list[0].host.as_str(), list[99].host.as_str()), (100, "249.test", "150.test"));
+        assert_eq!(
+            (list.len(), list[0].host.as_str(), list[99].host.as_str()),
+            (100, "249.test", "150.test")
+        );
     }
 
     #[test]
@@ -120,6 +137,9 @@ mod tests {
         let errors = RecentErrors::default();
         errors.push_at(0, "unknown_host", "", &"é".repeat(5000), &"m".repeat(5000));
         let error = &errors.list()[0];
-        assert_eq!((error.host.chars().count(), error.message.len()), (LONGEST, LONGEST));
+        assert_eq!(
+            (error.host.chars().count(), error.message.len()),
+            (LONGEST, LONGEST)
+        );
     }
 }

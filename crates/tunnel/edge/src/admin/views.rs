@@ -59,7 +59,12 @@ pub(crate) struct TokenJson {
 
 impl ClusterJson {
     pub(crate) fn new(view: ClusterView, now_ms: u64) -> Self {
-        let ClusterView { record, cluster, tokens, routes } = view;
+        let ClusterView {
+            record,
+            cluster,
+            tokens,
+            routes,
+        } = view;
         Self {
             id: record.id,
             name: record.name,
@@ -69,14 +74,22 @@ impl ClusterJson {
             created: clock::rfc3339_of(record.created),
             connected: cluster.connections.usable() > 0,
             connections: cluster.connections.describe(),
-            routes: RouteCounts { total: routes, active: cluster.stats.active_routes() },
+            routes: RouteCounts {
+                total: routes,
+                active: cluster.stats.active_routes(),
+            },
             requests: cluster.stats.requests(),
             server_errors: cluster.stats.server_errors(),
             last_heartbeat_seconds: cluster.lease.age(now_ms).map(|age| age / 1000),
-            private: cluster.heartbeat().and_then(|heartbeat| heartbeat.is_private),
+            private: cluster
+                .heartbeat()
+                .and_then(|heartbeat| heartbeat.is_private),
             tokens: tokens
                 .into_iter()
-                .map(|(id, created)| TokenJson { id: id.to_string(), created: clock::rfc3339_of(created) })
+                .map(|(id, created)| TokenJson {
+                    id: id.to_string(),
+                    created: clock::rfc3339_of(created),
+                })
                 .collect(),
         }
     }
@@ -117,7 +130,10 @@ pub(crate) fn routes(admin: &Admin, view: &ClusterView) -> Vec<RouteJson> {
                 Verdict::Accepted => None,
                 Verdict::Refused(reason) => Some(reason),
             };
-            let host = route.host.as_ref().map_or_else(|| view.record.own_host.to_string(), HostPattern::to_string);
+            let host = route
+                .host
+                .as_ref()
+                .map_or_else(|| view.record.own_host.to_string(), HostPattern::to_string);
             RouteJson {
                 id: route.id,
                 cluster: view.record.name.clone(),
@@ -174,12 +190,20 @@ pub(crate) struct ErrorJson {
 /// Everything the status page and `gatewright status` show.
 pub(crate) fn status(admin: &Admin) -> StatusJson {
     let (now, now_ms) = (clock::unix_seconds(), clock::unix_millis());
-    let clusters: Vec<_> =
-        admin.clusters.views().into_iter().map(|view| ClusterJson::new(view, now_ms)).collect();
-    let names: BTreeMap<&str, &str> =
-        clusters.iter().map(|cluster| (cluster.id.as_str(), cluster.name.as_str())).collect();
+    let clusters: Vec<_> = admin
+        .clusters
+        .views()
+        .into_iter()
+        .map(|view| ClusterJson::new(view, now_ms))
+        .collect();
+    let names: BTreeMap<&str, &str> = clusters
+        .iter()
+        .map(|cluster| (cluster.id.as_str(), cluster.name.as_str()))
+        .collect();
     let error = |error: RecentError| ErrorJson {
-        cluster: names.get(error.cluster.as_str()).map_or(error.cluster, |&name| name.to_owned()),
+        cluster: names
+            .get(error.cluster.as_str())
+            .map_or(error.cluster, |&name| name.to_owned()),
         code: error.code,
         host: error.host,
         message: error.message,

@@ -16,13 +16,14 @@ use gatewright_routes::registry::{Explanation, Verdict};
 use gatewright_routes::{Change, ClusterId, MAX_ROUTES, Route, RouteTable};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-pub use cluster::{Cluster, EdgeRoute};
-pub use stats::ClusterStats;
+pub use cluster::Cluster;
+pub(crate) use cluster::EdgeRoute;
+pub(crate) use stats::ClusterStats;
 
 use crate::config::StoreConfig;
 use crate::error::Error;
-use crate::store::Store;
 pub use crate::store::ClusterRecord;
+use crate::store::Store;
 use crate::token::{Token, TokenId, proves, random_label, random_uuid};
 use state::{Batch, State};
 
@@ -125,7 +126,9 @@ impl Clusters {
     ) -> Result<Arc<Self>, Error> {
         let store = Store::open(store)?;
         let state = State::restore(store.load()?, routes, None);
-        let snapshot = Snapshot { table: state.table() };
+        let snapshot = Snapshot {
+            table: state.table(),
+        };
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -134,7 +137,12 @@ impl Clusters {
         });
         let (jobs, waiting) = mpsc::channel(WAITING_CHANGES);
         let writer = writer::start(Arc::clone(&shared), store, routes, waiting)?;
-        Ok(Arc::new(Self { shared, domain: domain.clone(), jobs: Some(jobs), writer: Some(writer) }))
+        Ok(Arc::new(Self {
+            shared,
+            domain: domain.clone(),
+            jobs: Some(jobs),
+            writer: Some(writer),
+        }))
     }
 
     // === For agents ===
@@ -167,7 +175,8 @@ impl Clusters {
         position: Option<Position>,
     ) -> Result<Vec<IngressRoutesAck>, Error> {
         let id = cluster.clone();
-        self.submit(move |state, batch| state.apply(&id, change, position, batch)).await
+        self.submit(move |state, batch| state.apply(&id, change, position, batch))
+            .await
     }
 
     /// How far a cluster's agent has come, as far as it is on the disk.
@@ -216,8 +225,9 @@ impl Clusters {
         let own_host = format!("{label}.{}", self.domain);
         let record = ClusterRecord {
             id: ClusterId::parse(&id).map_err(|_| Error::Random)?,
-            own_host: Hostname::parse(&own_host)
-                .map_err(|_| Error::OwnHost { domain: self.domain.to_string() })?,
+            own_host: Hostname::parse(&own_host).map_err(|_| Error::OwnHost {
+                domain: self.domain.to_string(),
+            })?,
             name: new.name,
             tenant: new.tenant,
             hosts: new.hosts,
@@ -225,7 +235,8 @@ impl Clusters {
         };
         let digest = token.digest();
         let made = record.clone();
-        self.submit(move |state, batch| state.create(made, digest, batch)).await?;
+        self.submit(move |state, batch| state.create(made, digest, batch))
+            .await?;
         Ok((record, token))
     }
 
@@ -237,7 +248,8 @@ impl Clusters {
     pub async fn rotate_token(&self, name: &str, revoke_old: bool) -> Result<Token, Error> {
         let token = Token::draw()?;
         let (name, digest) = (name.to_owned(), token.digest());
-        self.submit(move |state, batch| state.rotate(&name, digest, revoke_old, batch)).await?;
+        self.submit(move |state, batch| state.rotate(&name, digest, revoke_old, batch))
+            .await?;
         Ok(token)
     }
 
@@ -247,7 +259,8 @@ impl Clusters {
     /// When there is no such cluster or the store cannot be written.
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         let name = name.to_owned();
-        self.submit(move |state, batch| state.delete(&name, batch)).await
+        self.submit(move |state, batch| state.delete(&name, batch))
+            .await
     }
 
     /// Replaces the granted patterns of a cluster; its routes are judged anew.
@@ -260,7 +273,8 @@ impl Clusters {
         hosts: Vec<HostPattern>,
     ) -> Result<ClusterRecord, Error> {
         let name = name.to_owned();
-        self.submit(move |state, batch| state.set_hosts(&name, hosts, batch)).await
+        self.submit(move |state, batch| state.set_hosts(&name, hosts, batch))
+            .await
     }
 
     /// All clusters as they were made, by name.
@@ -294,7 +308,9 @@ impl Clusters {
     pub fn routes_of(&self, cluster: &ClusterId) -> Vec<(Arc<Route>, Verdict)> {
         let state = self.state();
         let routes = state.registry().routes_of_cluster(cluster);
-        let mut routes: Vec<_> = routes.map(|(route, verdict)| (Arc::clone(route), *verdict)).collect();
+        let mut routes: Vec<_> = routes
+            .map(|(route, verdict)| (Arc::clone(route), *verdict))
+            .collect();
         drop(state);
         routes.sort_by(|(a, _), (b, _)| {
             (&a.host, &a.path, a.path_type, a.id).cmp(&(&b.host, &b.path, b.path_type, b.id))
@@ -328,7 +344,10 @@ impl Clusters {
     }
 
     fn state(&self) -> std::sync::RwLockReadGuard<'_, State> {
-        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -347,9 +366,9 @@ impl Shared {
     fn close_unknown(&self) {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         for cluster in state.clusters() {
-            cluster.connections.close_where(|connection| {
-                state.token(&connection.token).is_none()
-            });
+            cluster
+                .connections
+                .close_where(|connection| state.token(&connection.token).is_none());
         }
         drop(state);
         let departed = self.departed.read().unwrap_or_else(PoisonError::into_inner);
@@ -367,5 +386,11 @@ fn check_name(name: &str) -> Result<(), Error> {
         && name.bytes().next().is_some_and(plain)
         && name.bytes().last().is_some_and(plain)
         && !name.starts_with("xn--");
-    if good { Ok(()) } else { Err(Error::ClusterName { name: name.chars().take(LONGEST_NAME + 20).collect() }) }
+    if good {
+        Ok(())
+    } else {
+        Err(Error::ClusterName {
+            name: name.chars().take(LONGEST_NAME + 20).collect(),
+        })
+    }
 }

@@ -66,7 +66,13 @@ impl State {
         for record in contents.clusters {
             let known = before.and_then(|state| state.entries.get(&record.id));
             let cluster = known.map_or_else(
-                || Arc::new(Cluster::new(record.id.clone(), record.name.clone(), record.own_host.clone())),
+                || {
+                    Arc::new(Cluster::new(
+                        record.id.clone(),
+                        record.name.clone(),
+                        record.own_host.clone(),
+                    ))
+                },
                 |entry| Arc::clone(&entry.cluster),
             );
             cluster.stats.set_active_routes(0);
@@ -74,13 +80,23 @@ impl State {
             state.names.insert(record.name.clone(), record.id.clone());
             let position = contents.positions.get(&record.id).copied();
             let id = record.id.clone();
-            state.entries.insert(id, Entry { record, cluster, tokens: Vec::new(), position });
+            state.entries.insert(
+                id,
+                Entry {
+                    record,
+                    cluster,
+                    tokens: Vec::new(),
+                    position,
+                },
+            );
         }
         let mut tokens = contents.tokens;
         tokens.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
         for token in tokens {
             if let Some(entry) = state.entries.get_mut(&token.cluster) {
-                state.tokens.insert(token.id.clone(), (token.sha256, token.cluster.clone()));
+                state
+                    .tokens
+                    .insert(token.id.clone(), (token.sha256, token.cluster.clone()));
                 entry.tokens.push(token);
             }
         }
@@ -111,7 +127,15 @@ impl State {
         self.names.insert(record.name.clone(), id.clone());
         batch.ops.push(Op::PutCluster(record.clone()));
         let changes = self.registry.put_cluster(grant(&record));
-        self.entries.insert(id.clone(), Entry { record, cluster, tokens: Vec::new(), position: None });
+        self.entries.insert(
+            id.clone(),
+            Entry {
+                record,
+                cluster,
+                tokens: Vec::new(),
+                position: None,
+            },
+        );
         self.add_token(&id, token, batch);
         self.note(&id, changes, batch);
         Ok(())
@@ -125,14 +149,22 @@ impl State {
         batch: &mut Batch,
     ) -> Result<(), Error> {
         let id = self.id_of(name)?;
-        let Some(entry) = self.entries.get_mut(&id) else { return Err(no_such(name)) };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return Err(no_such(name));
+        };
         let stay = if revoke_old { 0 } else { 1 };
-        let gone: Vec<KeptToken> = entry.tokens.drain(..entry.tokens.len().saturating_sub(stay)).collect();
+        let gone: Vec<KeptToken> = entry
+            .tokens
+            .drain(..entry.tokens.len().saturating_sub(stay))
+            .collect();
         let cluster = Arc::clone(&entry.cluster);
         for token in gone {
             self.tokens.remove(&token.id);
             batch.ops.push(Op::DropToken(token.id.clone()));
-            batch.events.push(ClusterEvent::TokenRevoked { cluster: Arc::clone(&cluster), token: token.id });
+            batch.events.push(ClusterEvent::TokenRevoked {
+                cluster: Arc::clone(&cluster),
+                token: token.id,
+            });
         }
         self.add_token(&id, token, batch);
         Ok(())
@@ -140,7 +172,9 @@ impl State {
 
     pub(super) fn delete(&mut self, name: &str, batch: &mut Batch) -> Result<(), Error> {
         let id = self.id_of(name)?;
-        let Some(entry) = self.entries.remove(&id) else { return Err(no_such(name)) };
+        let Some(entry) = self.entries.remove(&id) else {
+            return Err(no_such(name));
+        };
         self.names.remove(name);
         batch.ops.push(Op::DropCluster(id.clone()));
         for token in entry.tokens {
@@ -160,7 +194,9 @@ impl State {
         batch: &mut Batch,
     ) -> Result<ClusterRecord, Error> {
         let id = self.id_of(name)?;
-        let Some(entry) = self.entries.get_mut(&id) else { return Err(no_such(name)) };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return Err(no_such(name));
+        };
         entry.record.hosts = hosts;
         let record = entry.record.clone();
         batch.ops.push(Op::PutCluster(record.clone()));
@@ -178,7 +214,10 @@ impl State {
         position: Option<Position>,
         batch: &mut Batch,
     ) -> Result<Vec<IngressRoutesAck>, Error> {
-        let mut changes = self.registry.apply(id, change).map_err(|_| no_such(id.as_str()))?;
+        let mut changes = self
+            .registry
+            .apply(id, change)
+            .map_err(|_| no_such(id.as_str()))?;
         for (route, kept) in std::mem::take(&mut changes.routes) {
             batch.ops.push(match kept {
                 Some(kept) => Op::PutRoute(id.clone(), route, WireRoute::from(&*kept)),
@@ -197,7 +236,9 @@ impl State {
     }
 
     fn add_token(&mut self, id: &ClusterId, token: Digested, batch: &mut Batch) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
         // A clock that stands still or goes back must not confuse which token is the older.
         let after = entry.tokens.last().map_or(0, |token| token.created_ms + 1);
         let token = KeptToken {
@@ -206,7 +247,8 @@ impl State {
             sha256: token.sha256,
             created_ms: crate::clock::unix_millis().max(after),
         };
-        self.tokens.insert(token.id.clone(), (token.sha256, id.clone()));
+        self.tokens
+            .insert(token.id.clone(), (token.sha256, id.clone()));
         batch.ops.push(Op::PutToken(token.clone()));
         entry.tokens.push(token);
     }
@@ -215,7 +257,8 @@ impl State {
     fn note(&mut self, actor: &ClusterId, changes: Changes, batch: &mut Batch) {
         let mut concerned: BTreeSet<&ClusterId> = changes.verdicts.keys().collect();
         concerned.insert(actor);
-        let involved = |claimants: &Vec<ClusterId>| claimants.iter().any(|id| concerned.contains(id));
+        let involved =
+            |claimants: &Vec<ClusterId>| claimants.iter().any(|id| concerned.contains(id));
         let mut disputed: BTreeSet<HostPattern> = self
             .contested
             .iter()
@@ -225,18 +268,26 @@ impl State {
         for (id, verdicts) in &changes.verdicts {
             let lost: BTreeSet<RouteId> = verdicts
                 .iter()
-                .filter(|(_, verdict)| *verdict == Verdict::Refused(RefusedReason::HostOwnedByOther))
+                .filter(|(_, verdict)| {
+                    *verdict == Verdict::Refused(RefusedReason::HostOwnedByOther)
+                })
                 .map(|(route, _)| *route)
                 .collect();
             if !lost.is_empty() {
                 let routes = self.registry.routes_of_cluster(id).map(|(route, _)| route);
-                disputed.extend(routes.filter(|route| lost.contains(&route.id)).filter_map(|route| route.host.clone()));
+                disputed.extend(
+                    routes
+                        .filter(|route| lost.contains(&route.id))
+                        .filter_map(|route| route.host.clone()),
+                );
             }
         }
         for host in disputed {
             let claimants = claimants(&self.registry, &host);
             if claimants.len() > 1 {
-                batch.ops.push(Op::SetClaims(host.clone(), claimants.clone()));
+                batch
+                    .ops
+                    .push(Op::SetClaims(host.clone(), claimants.clone()));
                 self.contested.insert(host, claimants);
             } else if self.contested.remove(&host).is_some() {
                 batch.ops.push(Op::SetClaims(host, Vec::new()));
@@ -269,16 +320,24 @@ impl State {
             if let Some((before, routes)) = self.served.remove(&host) {
                 self.count(&before, |served| served.saturating_sub(routes));
             }
-            let owner = self.registry.owner(&host).and_then(|id| self.entries.get(id));
+            let owner = self
+                .registry
+                .owner(&host)
+                .and_then(|id| self.entries.get(id));
             let cluster = owner.map(|entry| Arc::clone(&entry.cluster));
             let routes = self.registry.routes_of_host(&host);
             let entries: Vec<_> = cluster
                 .iter()
-                .flat_map(|cluster| routes.iter().map(move |route| (Arc::clone(route), edge_route(route, cluster))))
+                .flat_map(|cluster| {
+                    routes
+                        .iter()
+                        .map(move |route| (Arc::clone(route), edge_route(route, cluster)))
+                })
                 .collect();
             if let Some(cluster) = cluster.filter(|_| !entries.is_empty()) {
                 self.count(&cluster.id, |served| served + entries.len());
-                self.served.insert(host.clone(), (cluster.id.clone(), entries.len()));
+                self.served
+                    .insert(host.clone(), (cluster.id.clone(), entries.len()));
             }
             self.table.set_host(&host, entries);
         }
@@ -317,20 +376,31 @@ impl State {
 
     /// By name.
     pub(super) fn views(&self) -> impl Iterator<Item = ClusterView> {
-        self.names.values().filter_map(|id| self.entries.get(id)).map(|entry| self.view_of(entry))
+        self.names
+            .values()
+            .filter_map(|id| self.entries.get(id))
+            .map(|entry| self.view_of(entry))
     }
 
     pub(super) fn view(&self, name: &str) -> Result<ClusterView, Error> {
         let id = self.id_of(name)?;
-        self.entries.get(&id).map(|entry| self.view_of(entry)).ok_or_else(|| no_such(name))
+        self.entries
+            .get(&id)
+            .map(|entry| self.view_of(entry))
+            .ok_or_else(|| no_such(name))
     }
 
     fn view_of(&self, entry: &Entry) -> ClusterView {
-        let seconds = |token: &KeptToken| i64::try_from(token.created_ms / 1000).unwrap_or(i64::MAX);
+        let seconds =
+            |token: &KeptToken| i64::try_from(token.created_ms / 1000).unwrap_or(i64::MAX);
         ClusterView {
             record: entry.record.clone(),
             cluster: Arc::clone(&entry.cluster),
-            tokens: entry.tokens.iter().map(|token| (token.id.clone(), seconds(token))).collect(),
+            tokens: entry
+                .tokens
+                .iter()
+                .map(|token| (token.id.clone(), seconds(token)))
+                .collect(),
             routes: self.registry.routes_of_cluster(&entry.record.id).count(),
         }
     }
@@ -341,7 +411,9 @@ impl State {
 }
 
 fn no_such(name: &str) -> Error {
-    Error::NoSuchCluster { name: name.chars().take(64).collect() }
+    Error::NoSuchCluster {
+        name: name.chars().take(64).collect(),
+    }
 }
 
 fn grant(record: &ClusterRecord) -> Grant {
@@ -355,7 +427,10 @@ fn grant(record: &ClusterRecord) -> Grant {
 fn tell(verdicts: Option<(ClusterId, Vec<(RouteId, Verdict)>)>, batch: &mut Batch) {
     if let Some((cluster, verdicts)) = verdicts {
         let acks = IngressRoutesAck::of_verdicts(None, &verdicts);
-        let told = acks.into_iter().map(|ack| ClusterEvent::VerdictsChanged { cluster: cluster.clone(), ack });
+        let told = acks.into_iter().map(|ack| ClusterEvent::VerdictsChanged {
+            cluster: cluster.clone(),
+            ack,
+        });
         batch.events.extend(told);
     }
 }
@@ -364,7 +439,11 @@ fn edge_route(route: &Arc<gatewright_routes::Route>, cluster: &Arc<Cluster>) -> 
     // Hexadecimal digits are always a header value.
     let id_header = HeaderValue::from_str(&route.id.to_string())
         .unwrap_or_else(|_| HeaderValue::from_static("0000000000000000"));
-    Arc::new(EdgeRoute { route: Arc::clone(route), id_header, cluster: Arc::clone(cluster) })
+    Arc::new(EdgeRoute {
+        route: Arc::clone(route),
+        id_header,
+        cluster: Arc::clone(cluster),
+    })
 }
 
 /// Who may have a host, in the order of the claims.
@@ -374,10 +453,22 @@ fn claimants(registry: &Registry, host: &HostPattern) -> Vec<ClusterId> {
         HostPattern::Exact(name) => Some(name.clone()),
         HostPattern::Wildcard { suffix, .. } => Hostname::parse(&format!("a.{suffix}")).ok(),
     };
-    let Some(example) = example else { return registry.owner(host).into_iter().cloned().collect() };
+    let Some(example) = example else {
+        return registry.owner(host).into_iter().cloned().collect();
+    };
     let candidates = registry.explain(&example, "/").candidates;
-    let candidate = candidates.into_iter().find(|candidate| candidate.pattern == *host);
-    candidate.map(|candidate| candidate.owner.into_iter().chain(candidate.waiting).collect()).unwrap_or_default()
+    let candidate = candidates
+        .into_iter()
+        .find(|candidate| candidate.pattern == *host);
+    candidate
+        .map(|candidate| {
+            candidate
+                .owner
+                .into_iter()
+                .chain(candidate.waiting)
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 /// Routes in groups, such that of two clusters that want the same host the one that claimed it first
@@ -386,22 +477,38 @@ fn in_order_of_claims(
     routes: BTreeMap<ClusterId, Vec<WireRoute>>,
     contested: &BTreeMap<HostPattern, Vec<ClusterId>>,
 ) -> Vec<(ClusterId, Vec<WireRoute>)> {
-    let claims: BTreeMap<(String, bool), &Vec<ClusterId>> =
-        contested.iter().map(|(host, claimants)| (host_key(host), claimants)).collect();
+    let claims: BTreeMap<(String, bool), &Vec<ClusterId>> = contested
+        .iter()
+        .map(|(host, claimants)| (host_key(host), claimants))
+        .collect();
     let mut groups: BTreeMap<(usize, ClusterId), Vec<WireRoute>> = BTreeMap::new();
     for (cluster, routes) in routes {
         for route in routes {
-            let wildcard = route.wildcard.unwrap_or(gatewright_names::WildcardMode::OneLabel);
-            let host = route.host.as_deref().and_then(|host| HostPattern::parse(host, wildcard).ok());
+            let wildcard = route
+                .wildcard
+                .unwrap_or(gatewright_names::WildcardMode::OneLabel);
+            let host = route
+                .host
+                .as_deref()
+                .and_then(|host| HostPattern::parse(host, wildcard).ok());
             let claimants = host.as_ref().and_then(|host| claims.get(&host_key(host)));
             // One that is not on the list has not claimed, and comes after all that have.
             let rank = claimants.map_or(0, |claimants| {
-                claimants.iter().position(|id| *id == cluster).unwrap_or(claimants.len())
+                claimants
+                    .iter()
+                    .position(|id| *id == cluster)
+                    .unwrap_or(claimants.len())
             });
-            groups.entry((rank, cluster.clone())).or_default().push(route);
+            groups
+                .entry((rank, cluster.clone()))
+                .or_default()
+                .push(route);
         }
     }
-    groups.into_iter().map(|((_, cluster), routes)| (cluster, routes)).collect()
+    groups
+        .into_iter()
+        .map(|((_, cluster), routes)| (cluster, routes))
+        .collect()
 }
 
 /// A host as it is claimed: the two kinds of wildcard are the same.

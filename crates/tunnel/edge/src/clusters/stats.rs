@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Upper bounds of the duration histogram, in microseconds; the last bucket has none.
-const BOUNDS: [u64; 10] =
-    [1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 15_000_000, 60_000_000];
+const BOUNDS: [u64; 10] = [
+    1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 15_000_000, 60_000_000,
+];
 
 /// Counters of one cluster, or of the requests that belong to none.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ pub struct ClusterStats {
 /// The duration histogram at one moment.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Durations {
-    /// Upper bound in seconds and the number of requests in that bucket alone.
+    /// Upper bound in seconds (infinite for the last) and the number of requests in that bucket alone.
     pub(crate) buckets: Vec<(f64, u64)>,
     /// Seconds of all requests together.
     pub(crate) sum: f64,
@@ -34,12 +35,19 @@ impl ClusterStats {
     /// Counts a request that was answered with `status` after `duration`. A status outside 100..=599
     /// counts as 599.
     pub fn record(&self, status: u16, duration: Duration) {
-        let status = if (100..600).contains(&status) { usize::from(status) } else { 599 };
+        let status = if (100..600).contains(&status) {
+            usize::from(status)
+        } else {
+            599
+        };
         let class = self.statuses[status / 100 - 1]
             .get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
         class[status % 100].fetch_add(1, Relaxed);
         let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS.iter().position(|&bound| microseconds <= bound).unwrap_or(BOUNDS.len());
+        let bucket = BOUNDS
+            .iter()
+            .position(|&bound| microseconds <= bound)
+            .unwrap_or(BOUNDS.len());
         self.durations[bucket].fetch_add(1, Relaxed);
         self.microseconds.fetch_add(microseconds, Relaxed);
     }
@@ -53,7 +61,10 @@ impl ClusterStats {
     /// Requests answered with a status of 500 or above so far.
     #[must_use]
     pub fn server_errors(&self) -> u64 {
-        self.by_status().filter(|&(status, _)| status >= 500).map(|(_, count)| count).sum()
+        self.by_status()
+            .filter(|&(status, _)| status >= 500)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Routes that requests can reach.
@@ -69,7 +80,11 @@ impl ClusterStats {
     /// Each status that was answered and how often, lowest first.
     pub(crate) fn by_status(&self) -> impl Iterator<Item = (u16, u64)> {
         (1_u16..).zip(&self.statuses).flat_map(|(class, counts)| {
-            let counts = counts.get().map(|counts| counts.iter()).into_iter().flatten();
+            let counts = counts
+                .get()
+                .map(|counts| counts.iter())
+                .into_iter()
+                .flatten();
             (0_u16..).zip(counts).filter_map(move |(rest, count)| {
                 let count = count.load(Relaxed);
                 (count > 0).then_some((class * 100 + rest, count))
@@ -78,13 +93,25 @@ impl ClusterStats {
     }
 
     pub(crate) fn durations(&self) -> Durations {
-        #[expect(clippy::cast_precision_loss, reason = "a metric's seconds; 2^53 microseconds are 285 years")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a metric's seconds; 2^53 microseconds are 285 years"
+        )]
         let seconds = |microseconds: u64| microseconds as f64 / 1e6;
-        let bounds = BOUNDS.iter().map(|&bound| seconds(bound)).chain([f64::MAX]);
-        let buckets: Vec<(f64, u64)> =
-            bounds.zip(&self.durations).map(|(bound, count)| (bound, count.load(Relaxed))).collect();
+        let bounds = BOUNDS
+            .iter()
+            .map(|&bound| seconds(bound))
+            .chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds
+            .zip(&self.durations)
+            .map(|(bound, count)| (bound, count.load(Relaxed)))
+            .collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        Durations { buckets, sum: seconds(self.microseconds.load(Relaxed)), count }
+        Durations {
+            buckets,
+            sum: seconds(self.microseconds.load(Relaxed)),
+            count,
+        }
     }
 }
 

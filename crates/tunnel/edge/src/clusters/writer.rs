@@ -39,7 +39,10 @@ pub(super) fn start(
             }
         }
     };
-    std::thread::Builder::new().name("edge-store".to_owned()).spawn(write).map_err(Error::Thread)
+    std::thread::Builder::new()
+        .name("edge-store".to_owned())
+        .spawn(write)
+        .map_err(Error::Thread)
 }
 
 /// Makes these changes, all or none. An error means that memory and disk can no longer be brought in
@@ -55,12 +58,18 @@ fn write_together(
         let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
         jobs.map(|job| job(&mut state, &mut batch)).collect()
     };
-    let written = if batch.ops.is_empty() { Ok(()) } else { store.write(&batch.ops) };
+    let written = if batch.ops.is_empty() {
+        Ok(())
+    } else {
+        store.write(&batch.ops)
+    };
     match written {
         Ok(()) => {
             let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
             if state.settle(&mut batch) {
-                shared.snapshot.store(Arc::new(Snapshot { table: state.table() }));
+                shared.snapshot.store(Arc::new(Snapshot {
+                    table: state.table(),
+                }));
             }
             drop(state);
             announce(shared, batch.events);
@@ -69,13 +78,17 @@ fn write_together(
         }
         Err(failure) => {
             let error = Error::from(failure.clone());
-            tracing::error!(error = &error as &dyn std::error::Error, "changes of clusters could not be kept");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "changes of clusters could not be kept"
+            );
             // Memory is ahead of the disk; go back to what the disk has.
             let restored = store.load().map(|contents| {
                 let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
                 *state = State::restore(contents, limit, Some(&state));
             });
-            tell.into_iter().for_each(|tell| tell(Some(failure.clone().into())));
+            tell.into_iter()
+                .for_each(|tell| tell(Some(failure.clone().into())));
             restored.map_err(|error| {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -91,11 +104,16 @@ fn announce(shared: &Shared, events: Vec<ClusterEvent>) {
     for event in events {
         match &event {
             ClusterEvent::TokenRevoked { cluster, token } => {
-                cluster.connections.close_where(|connection| connection.token == *token);
+                cluster
+                    .connections
+                    .close_where(|connection| connection.token == *token);
             }
             ClusterEvent::Deleted(cluster) => {
                 cluster.connections.close_where(|_| true);
-                let mut departed = shared.departed.write().unwrap_or_else(PoisonError::into_inner);
+                let mut departed = shared
+                    .departed
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
                 departed.retain(|cluster| cluster.strong_count() > 0);
                 departed.push(Arc::downgrade(cluster));
             }

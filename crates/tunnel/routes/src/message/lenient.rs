@@ -16,7 +16,9 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     Ok(as_text(Value::deserialize(deserializer)?))
 }
 
-pub(super) fn text_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn text_or_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<String, D::Error> {
     Ok(as_text(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
@@ -44,12 +46,17 @@ pub(super) fn choice<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 }
 
 /// A map of texts; values that are no text are kept as JSON, anything but a map is empty.
-pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+pub(super) fn texts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
-        Value::Object(map) => {
-            map.into_iter().filter_map(|(key, value)| as_text(value).map(|text| (key, text))).collect()
+        Value::Object(map) => map
+            .into_iter()
+            .filter_map(|(key, value)| as_text(value).map(|text| (key, text)))
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            BTreeMap::new()
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => BTreeMap::new(),
     })
 }
 
@@ -98,6 +105,8 @@ fn as_text(value: Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(text) => Some(text),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => Some(value.to_string()),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Some(value.to_string())
+        }
     }
 }

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use payload::{
-    Action, ErrorReply, Heartbeat, HeartbeatAck, HeartbeatMetadata, IngressRoutes, IngressRoutesAck, Position, Refused,
-    Register, RegisterSuccess,
+    Action, ErrorReply, Heartbeat, HeartbeatAck, HeartbeatMetadata, IngressRoutes,
+    IngressRoutesAck, Position, Refused, Register, RegisterSuccess,
 };
 pub use wire::WireRoute;
 
@@ -33,7 +33,11 @@ pub struct Envelope {
     #[serde(default)]
     pub payload: serde_json::Value,
     /// RFC 3339; informational.
-    #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub timestamp: Option<String>,
 }
 
@@ -41,7 +45,9 @@ pub struct Envelope {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Longer than [`MAX_MESSAGE`].
-    #[error("the control message has {bytes} bytes; at most {MAX_MESSAGE} are allowed, send it in parts")]
+    #[error(
+        "the control message has {bytes} bytes; at most {MAX_MESSAGE} are allowed, send it in parts"
+    )]
     TooLarge {
         /// Length of the text.
         bytes: usize,
@@ -50,7 +56,9 @@ pub enum DecodeError {
     #[error("the control message is not a JSON object with a text field \"type\"")]
     Envelope(#[source] serde_json::Error),
     /// The payload of a known type cannot be read.
-    #[error("the payload of the {kind} message cannot be read; compare it with the protocol's description")]
+    #[error(
+        "the payload of the {kind} message cannot be read; compare it with the protocol's description"
+    )]
     Payload {
         /// The type.
         kind: &'static str,
@@ -125,7 +133,10 @@ impl AgentMessage {
     /// # Errors
     /// [`DecodeError`]; an unknown type is none.
     pub fn decode(text: &str) -> Result<(String, Self), DecodeError> {
-        let Head { r#type: kind, request_id } = open(text)?;
+        let Head {
+            r#type: kind,
+            request_id,
+        } = open(text)?;
         let message = match kind.as_str() {
             REGISTER => Self::Register(read(REGISTER, &request_id, text)?),
             HEARTBEAT => Self::Heartbeat(read(HEARTBEAT, &request_id, text)?),
@@ -153,11 +164,16 @@ impl EdgeMessage {
     /// # Errors
     /// [`DecodeError`]; an unknown type is none.
     pub fn decode(text: &str) -> Result<(String, Self), DecodeError> {
-        let Head { r#type: kind, request_id } = open(text)?;
+        let Head {
+            r#type: kind,
+            request_id,
+        } = open(text)?;
         let message = match kind.as_str() {
             REGISTER_SUCCESS => Self::RegisterSuccess(read(REGISTER_SUCCESS, &request_id, text)?),
             HEARTBEAT_ACK => Self::HeartbeatAck(read(HEARTBEAT_ACK, &request_id, text)?),
-            INGRESS_ROUTES_ACK => Self::IngressRoutesAck(read(INGRESS_ROUTES_ACK, &request_id, text)?),
+            INGRESS_ROUTES_ACK => {
+                Self::IngressRoutesAck(read(INGRESS_ROUTES_ACK, &request_id, text)?)
+            }
             ERROR => Self::Error(read(ERROR, &request_id, text)?),
             _ => Self::Unknown(kind),
         };
@@ -168,9 +184,13 @@ impl EdgeMessage {
     #[must_use]
     pub fn encode(&self, request_id: &str, timestamp: &str) -> String {
         match self {
-            Self::RegisterSuccess(payload) => write(REGISTER_SUCCESS, request_id, payload, timestamp),
+            Self::RegisterSuccess(payload) => {
+                write(REGISTER_SUCCESS, request_id, payload, timestamp)
+            }
             Self::HeartbeatAck(payload) => write(HEARTBEAT_ACK, request_id, payload, timestamp),
-            Self::IngressRoutesAck(payload) => write(INGRESS_ROUTES_ACK, request_id, payload, timestamp),
+            Self::IngressRoutesAck(payload) => {
+                write(INGRESS_ROUTES_ACK, request_id, payload, timestamp)
+            }
             Self::Error(payload) => write(ERROR, request_id, payload, timestamp),
             Self::Unknown(kind) => write(kind, request_id, &(), timestamp),
         }
@@ -201,12 +221,20 @@ fn open(text: &str) -> Result<Head, DecodeError> {
     serde_json::from_str(text).map_err(DecodeError::Envelope)
 }
 
-fn read<T: DeserializeOwned>(kind: &'static str, request_id: &str, text: &str) -> Result<T, DecodeError> {
+fn read<T: DeserializeOwned>(
+    kind: &'static str,
+    request_id: &str,
+    text: &str,
+) -> Result<T, DecodeError> {
     let payload = serde_json::from_str::<Body<T>>(text).and_then(|body| match body.payload {
         Some(payload) => Ok(payload),
         None => serde_json::from_str("{}"),
     });
-    payload.map_err(|source| DecodeError::Payload { kind, request_id: request_id.to_owned(), source })
+    payload.map_err(|source| DecodeError::Payload {
+        kind,
+        request_id: request_id.to_owned(),
+        source,
+    })
 }
 
 fn write<T: Serialize>(kind: &str, request_id: &str, payload: &T, timestamp: &str) -> String {
@@ -218,7 +246,13 @@ fn write<T: Serialize>(kind: &str, request_id: &str, payload: &T, timestamp: &st
         timestamp: &'a str,
     }
     // Writing to memory fails only for maps without text keys, and the payloads have none.
-    serde_json::to_string(&Outgoing { r#type: kind, request_id, payload, timestamp }).unwrap_or_default()
+    serde_json::to_string(&Outgoing {
+        r#type: kind,
+        request_id,
+        payload,
+        timestamp,
+    })
+    .unwrap_or_default()
 }
 
 #[cfg(test)]

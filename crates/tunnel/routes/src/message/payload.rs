@@ -34,16 +34,28 @@ pub struct Register {
     #[serde(deserialize_with = "lenient::text_or_empty")]
     pub agent_version: String,
     /// The Kubernetes version, if the routes come from one.
-    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub k8s_version: Option<String>,
     /// Free labels, for people.
-    #[serde(deserialize_with = "lenient::texts", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        deserialize_with = "lenient::texts",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub labels: BTreeMap<String, String>,
     /// What the agent believes that this edge has.
-    #[serde(deserialize_with = "lenient::readable", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::readable",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub resume: Option<Position>,
     /// The agent is leaving: no new requests for this connection.
-    #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        deserialize_with = "lenient::flag",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub drain: bool,
 }
 
@@ -73,13 +85,22 @@ pub struct RegisterSuccess {
 #[serde(default)]
 pub struct Heartbeat {
     /// Informational; the credential identifies the cluster.
-    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub cluster_id: Option<String>,
     /// Which agent process.
-    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub agent_id: Option<String>,
     /// How the agent feels, for people.
-    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub status: Option<String>,
     /// Facts about the cluster.
     pub metadata: HeartbeatMetadata,
@@ -90,16 +111,28 @@ pub struct Heartbeat {
 #[serde(default)]
 pub struct HeartbeatMetadata {
     /// Whether no load balancer of the cluster has a public address.
-    #[serde(deserialize_with = "lenient::choice", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::choice",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub is_private: Option<bool>,
     /// Routes that the agent offers.
-    #[serde(deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::count",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gateway_routes: Option<u64>,
     /// The agent's version.
-    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub agent_version: Option<String>,
     /// The Kubernetes version.
-    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub k8s_version: Option<String>,
     /// Whatever else was said.
     #[serde(flatten)]
@@ -111,7 +144,10 @@ pub struct HeartbeatMetadata {
 #[serde(default)]
 pub struct HeartbeatAck {
     /// How long the cluster counts as alive without another heartbeat.
-    #[serde(deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "lenient::count",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub lease_seconds: Option<u64>,
 }
 
@@ -136,7 +172,11 @@ pub struct IngressRoutes {
     /// What to do.
     pub action: Action,
     /// Informational; the credential identifies the cluster.
-    #[serde(default, deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub cluster_uuid: Option<String>,
     /// The routes concerned; at most [`MAX_ROUTES_IN_MESSAGE`](super::MAX_ROUTES_IN_MESSAGE).
     #[serde(default, deserialize_with = "lenient::bounded")]
@@ -156,7 +196,12 @@ impl IngressRoutes {
     /// Generation and sequence, if the sender counts.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        self.generation.zip(self.sequence).map(|(generation, sequence)| Position { generation, sequence })
+        self.generation
+            .zip(self.sequence)
+            .map(|(generation, sequence)| Position {
+                generation,
+                sequence,
+            })
     }
 }
 
@@ -209,7 +254,13 @@ impl Refused {
     /// A refusal with the reason's own message.
     #[must_use]
     pub fn new(id: RouteId, host: &str, path: &str, reason: RefusedReason) -> Self {
-        Self { id, host: host.to_owned(), path: path.to_owned(), reason, message: reason.message().to_owned() }
+        Self {
+            id,
+            host: host.to_owned(),
+            path: path.to_owned(),
+            reason,
+            message: reason.message().to_owned(),
+        }
     }
 }
 
@@ -230,7 +281,10 @@ impl IngressRoutesAck {
     /// "Send a snapshot", in answer to the message at `position`.
     #[must_use]
     pub fn resync(position: Option<Position>) -> Self {
-        Self { resync: true, ..Self::at(position) }
+        Self {
+            resync: true,
+            ..Self::at(position)
+        }
     }
 
     /// The acks that answer the message at `position`, or with `None` tell the agent unasked, that these routes
@@ -242,7 +296,12 @@ impl IngressRoutesAck {
             Verdict::Refused(reason) => Some(Refused::new(id, "", "", reason)),
         });
         let mut first = Self::at(position);
-        let accepted = || verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Accepted).map(|&(id, _)| id);
+        let accepted = || {
+            verdicts
+                .iter()
+                .filter(|(_, verdict)| *verdict == Verdict::Accepted)
+                .map(|&(id, _)| id)
+        };
         first.accepted = accepted().count() as u64;
         if position.is_none() {
             first.restored = accepted().collect();
@@ -253,13 +312,25 @@ impl IngressRoutesAck {
     /// The acks that tell an agent which has just connected everything the edge refuses of it.
     #[must_use]
     pub fn all_refusals(accepted: u64, refused: Vec<Refused>) -> Vec<Self> {
-        in_parts(Self { accepted, complete: true, ..Self::default() }, refused)
+        in_parts(
+            Self {
+                accepted,
+                complete: true,
+                ..Self::default()
+            },
+            refused,
+        )
     }
 
     /// The position of the message that is answered.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        self.generation.zip(self.sequence).map(|(generation, sequence)| Position { generation, sequence })
+        self.generation
+            .zip(self.sequence)
+            .map(|(generation, sequence)| Position {
+                generation,
+                sequence,
+            })
     }
 }
 
@@ -268,7 +339,10 @@ fn in_parts(mut first: IngressRoutesAck, mut refused: Vec<Refused>) -> Vec<Ingre
     first.refused = refused;
     let more = rest.chunks(MAX_REFUSED);
     std::iter::once(first)
-        .chain(more.map(|part| IngressRoutesAck { refused: part.to_vec(), ..IngressRoutesAck::default() }))
+        .chain(more.map(|part| IngressRoutesAck {
+            refused: part.to_vec(),
+            ..IngressRoutesAck::default()
+        }))
         .collect()
 }
 

@@ -4,6 +4,7 @@ use gatewright_names::{HostPattern, WildcardMode};
 
 use crate::id::RouteId;
 use crate::message::WireRoute;
+use crate::reason::RefusedReason;
 use crate::route::{PathType, Route};
 
 /// A change of one cluster's routes, applied as a whole.
@@ -43,12 +44,22 @@ impl RouteSelector {
     pub fn selects(&self, route: &Route) -> bool {
         match self {
             Self::Id(id) => route.id == *id,
-            Self::Like { host, path, path_type, service, namespace } => {
+            Self::Like {
+                host,
+                path,
+                path_type,
+                service,
+                namespace,
+            } => {
                 route.host_text() == *host
                     && route.path == *path
                     && path_type.is_none_or(|wanted| wanted == route.path_type)
-                    && service.as_ref().is_none_or(|wanted| *wanted == route.service)
-                    && namespace.as_ref().is_none_or(|wanted| *wanted == route.namespace)
+                    && service
+                        .as_ref()
+                        .is_none_or(|wanted| *wanted == route.service)
+                    && namespace
+                        .as_ref()
+                        .is_none_or(|wanted| *wanted == route.namespace)
             }
         }
     }
@@ -62,7 +73,8 @@ impl From<WireRoute> for RouteSelector {
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let host = given(wire.host).unwrap_or_default();
         // An invalid host stays as it is: no route has it, so nothing is removed.
-        let host = HostPattern::parse(&host, WildcardMode::OneLabel).map_or(host, |pattern| pattern.to_string());
+        let host = HostPattern::parse(&host, WildcardMode::OneLabel)
+            .map_or(host, |pattern| pattern.to_string());
         let path_type = given(wire.path_type);
         Self::Like {
             host,
@@ -71,5 +83,36 @@ impl From<WireRoute> for RouteSelector {
             service: given(wire.service),
             namespace: given(wire.namespace),
         }
+    }
+}
+
+/// A route from outside, checked; one that is none still has an id to be refused under.
+pub(super) enum Parsed {
+    Route(Route),
+    Refused(RouteId, RefusedReason),
+}
+
+impl Parsed {
+    pub(super) fn id(&self) -> RouteId {
+        match self {
+            Self::Route(route) => route.id,
+            Self::Refused(id, _) => *id,
+        }
+    }
+}
+
+pub(super) fn parse(wire: WireRoute) -> Parsed {
+    let id = wire.id.unwrap_or_else(|| {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        RouteId::of(
+            &text(&wire.source),
+            &text(&wire.host),
+            &text(&wire.path),
+            PathType::default(),
+        )
+    });
+    match Route::try_from(wire) {
+        Ok(route) => Parsed::Route(route),
+        Err(reason) => Parsed::Refused(id, reason),
     }
 }

@@ -87,14 +87,24 @@ impl Registry {
         };
         let mut consulted = false;
         for pattern in self.patterns_for(host) {
-            let Some(state) = self.hosts.get(&HostKey::of(&pattern)) else { continue };
+            let Some(state) = self.hosts.get(&HostKey::of(&pattern)) else {
+                continue;
+            };
             self.explain_refused(&pattern, &mut explanation.refused);
             let routes = self.routes_of_host(&pattern);
             let owner = state.claims.first().filter(|_| !routes.is_empty());
             explanation.candidates.push(Candidate {
                 owner: owner.cloned(),
-                waiting: state.claims.iter().filter(|&id| Some(id) != owner).cloned().collect(),
-                paths: routes.iter().map(|route| format!("{} ({})", route.path, route.path_type)).collect(),
+                waiting: state
+                    .claims
+                    .iter()
+                    .filter(|&id| Some(id) != owner)
+                    .cloned()
+                    .collect(),
+                paths: routes
+                    .iter()
+                    .map(|route| format!("{} ({})", route.path, route.path_type))
+                    .collect(),
                 pattern: pattern.clone(),
             });
             if !consulted && let Some(owner) = owner {
@@ -108,13 +118,23 @@ impl Registry {
     /// The patterns that match a host and that somebody wants, in the order in which the table consults them.
     fn patterns_for(&self, host: &Hostname) -> Vec<HostPattern> {
         let mut patterns = Vec::new();
-        let mut keys = vec![HostKey { name: host.clone(), wildcard: false }];
+        let mut keys = vec![HostKey {
+            name: host.clone(),
+            wildcard: false,
+        }];
         let parents = std::iter::successors(host.parent(), Hostname::parent);
-        keys.extend(parents.map(|name| HostKey { name, wildcard: true }));
+        keys.extend(parents.map(|name| HostKey {
+            name,
+            wildcard: true,
+        }));
         for key in keys {
-            let Some(state) = self.hosts.get(&key) else { continue };
+            let Some(state) = self.hosts.get(&key) else {
+                continue;
+            };
             for (id, routes) in &state.routes {
-                let Some(cluster) = self.clusters.get(id) else { continue };
+                let Some(cluster) = self.clusters.get(id) else {
+                    continue;
+                };
                 let entries = routes.iter().filter_map(|route| cluster.routes.get(route));
                 patterns.extend(entries.map(|entry| cluster.pattern(&entry.route)));
             }
@@ -126,29 +146,49 @@ impl Registry {
     }
 
     fn explain_refused(&self, pattern: &HostPattern, refused: &mut Vec<RefusedRoute>) {
-        let Some(state) = self.hosts.get(&HostKey::of(pattern)) else { return };
+        let Some(state) = self.hosts.get(&HostKey::of(pattern)) else {
+            return;
+        };
         for (id, routes) in &state.routes {
-            let Some(cluster) = self.clusters.get(id) else { continue };
+            let Some(cluster) = self.clusters.get(id) else {
+                continue;
+            };
             for entry in routes.iter().filter_map(|route| cluster.routes.get(route)) {
                 if let Some(Verdict::Refused(reason)) = entry.verdict
                     && cluster.pattern(&entry.route) == *pattern
                 {
                     let (cluster, route) = (id.clone(), entry.route.clone());
-                    refused.push(RefusedRoute { cluster, route, reason, message: reason.message() });
+                    refused.push(RefusedRoute {
+                        cluster,
+                        route,
+                        reason,
+                        message: reason.message(),
+                    });
                 }
             }
         }
     }
 }
 
-fn outcome(pattern: &HostPattern, owner: &ClusterId, routes: Vec<Arc<Route>>, path: &str) -> Outcome {
-    let entries = routes.into_iter().map(|route| (route.clone(), route)).collect();
+fn outcome(
+    pattern: &HostPattern,
+    owner: &ClusterId,
+    routes: Vec<Arc<Route>>,
+    path: &str,
+) -> Outcome {
+    let entries = routes
+        .into_iter()
+        .map(|route| (route.clone(), route))
+        .collect();
     let found = match &HostRules::new(pattern, entries) {
         Some(rules) => rules.lookup(path).cloned(),
         None => Err(NoMatch::UnknownPath),
     };
     match found {
-        Ok(route) => Outcome::Served { cluster: owner.clone(), route },
+        Ok(route) => Outcome::Served {
+            cluster: owner.clone(),
+            route,
+        },
         Err(NoMatch::UnknownHost) => Outcome::UnknownHost,
         Err(NoMatch::UnknownPath) => Outcome::UnknownPath,
         Err(NoMatch::BadPath(reason)) => Outcome::BadPath { reason },

@@ -14,8 +14,9 @@ use serde::{Serialize, Serializer};
 use crate::id::{ClusterId, RouteId};
 use crate::message::{Refused, WireRoute};
 use crate::reason::RefusedReason;
-use crate::route::{MAX_ROUTES, PathType, Route};
+use crate::route::{MAX_ROUTES, Route};
 pub use change::{Change, RouteSelector};
+use change::{Parsed, parse};
 pub use explain::{Candidate, Explanation, Outcome, RefusedRoute};
 use reserved::Reserved;
 
@@ -65,7 +66,9 @@ pub struct Changes {
 
 /// The cluster has no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cluster {0} is not known to the registry; create it, or connect with the credential of another")]
+#[error(
+    "cluster {0} is not known to the registry; create it, or connect with the credential of another"
+)]
 pub struct UnknownCluster(pub ClusterId);
 
 /// All routes of all clusters and what became of them.
@@ -119,7 +122,10 @@ impl HostKey {
             HostPattern::Exact(_) => false,
             HostPattern::Wildcard { .. } => true,
         };
-        Self { name: pattern.name().clone(), wildcard }
+        Self {
+            name: pattern.name().clone(),
+            wildcard,
+        }
     }
 }
 
@@ -149,14 +155,26 @@ impl Registry {
     /// No clusters, and `limit` routes for each that comes.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
-        Self { clusters: BTreeMap::new(), hosts: BTreeMap::new(), reserved: Reserved::default(), limit }
+        Self {
+            clusters: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            reserved: Reserved::default(),
+            limit,
+        }
     }
 
     /// Adds a cluster or changes what it may have. Its routes and claims stay, as far as they are still granted.
     pub fn put_cluster(&mut self, grant: Grant) -> Changes {
-        let Grant { cluster: id, own_host, patterns } = grant;
+        let Grant {
+            cluster: id,
+            own_host,
+            patterns,
+        } = grant;
         let mut work = Work::default();
-        let before = self.clusters.get(&id).map(|cluster| cluster.own_host.clone());
+        let before = self
+            .clusters
+            .get(&id)
+            .map(|cluster| cluster.own_host.clone());
         if before.as_ref() != Some(&own_host) {
             if let Some(before) = &before {
                 self.reserved.remove(before, &id);
@@ -168,9 +186,21 @@ impl Registry {
         // Routes without a host move with the own name.
         let mut moving = Vec::new();
         if let Some(cluster) = self.clusters.get(&id) {
-            work.touched.extend(cluster.routes.values().map(|entry| HostKey::of(&cluster.pattern(&entry.route))));
+            work.touched.extend(
+                cluster
+                    .routes
+                    .values()
+                    .map(|entry| HostKey::of(&cluster.pattern(&entry.route))),
+            );
             if cluster.own_host != own_host {
-                moving.extend(cluster.routes.values().map(|entry| &entry.route).filter(|r| r.host.is_none()).cloned());
+                moving.extend(
+                    cluster
+                        .routes
+                        .values()
+                        .map(|entry| &entry.route)
+                        .filter(|r| r.host.is_none())
+                        .cloned(),
+                );
             }
         }
         for route in &moving {
@@ -194,7 +224,9 @@ impl Registry {
     /// Removes a cluster with all its routes and claims. One that is not known is no error.
     pub fn remove_cluster(&mut self, id: &ClusterId) -> Changes {
         let mut work = Work::default();
-        let Some(cluster) = self.clusters.get(id) else { return work.changes };
+        let Some(cluster) = self.clusters.get(id) else {
+            return work.changes;
+        };
         let own_host = cluster.own_host.clone();
         let routes: Vec<RouteId> = cluster.routes.keys().copied().collect();
         for route in routes {
@@ -211,7 +243,9 @@ impl Registry {
     /// # Errors
     /// [`UnknownCluster`] if [`Registry::put_cluster`] was not called for it.
     pub fn apply(&mut self, id: &ClusterId, change: Change) -> Result<Changes, UnknownCluster> {
-        let Some(cluster) = self.clusters.get_mut(id) else { return Err(UnknownCluster(id.clone())) };
+        let Some(cluster) = self.clusters.get_mut(id) else {
+            return Err(UnknownCluster(id.clone()));
+        };
         let mut work = Work::default();
         let had_overflowed = cluster.overflowed;
         match change {
@@ -225,7 +259,12 @@ impl Registry {
                 cluster.overflowed = false;
                 let routes: Vec<_> = routes.into_iter().map(parse).collect();
                 let stay: BTreeSet<RouteId> = routes.iter().map(|parsed| parsed.id()).collect();
-                let gone: Vec<_> = cluster.routes.keys().filter(|route| !stay.contains(route)).copied().collect();
+                let gone: Vec<_> = cluster
+                    .routes
+                    .keys()
+                    .filter(|route| !stay.contains(route))
+                    .copied()
+                    .collect();
                 for route in gone {
                     self.remove(id, route, &mut work);
                 }
@@ -252,23 +291,46 @@ impl Registry {
     /// The routes to serve for a host: those of its owner, in the order of their ids.
     #[must_use]
     pub fn routes_of_host(&self, pattern: &HostPattern) -> Vec<Arc<Route>> {
-        let Some(host) = self.hosts.get(&HostKey::of(pattern)) else { return Vec::new() };
-        let Some((id, routes)) = host.claims.first().and_then(|owner| host.routes.get_key_value(owner)) else {
+        let Some(host) = self.hosts.get(&HostKey::of(pattern)) else {
             return Vec::new();
         };
-        let Some(cluster) = self.clusters.get(id) else { return Vec::new() };
+        let Some((id, routes)) = host
+            .claims
+            .first()
+            .and_then(|owner| host.routes.get_key_value(owner))
+        else {
+            return Vec::new();
+        };
+        let Some(cluster) = self.clusters.get(id) else {
+            return Vec::new();
+        };
         let entries = routes.iter().filter_map(|route| cluster.routes.get(route));
         entries
-            .filter(|entry| entry.verdict == Some(Verdict::Accepted) && cluster.pattern(&entry.route) == *pattern)
+            .filter(|entry| {
+                entry.verdict == Some(Verdict::Accepted)
+                    && cluster.pattern(&entry.route) == *pattern
+            })
             .map(|entry| entry.route.clone())
             .collect()
     }
 
     /// All routes of a cluster with their verdicts, in the order of their ids. Routes that were refused because they
     /// are no routes, or for want of room, are not kept.
-    pub fn routes_of_cluster(&self, id: &ClusterId) -> impl Iterator<Item = (&Arc<Route>, &Verdict)> + use<'_> {
-        let entries = self.clusters.get(id).into_iter().flat_map(|cluster| cluster.routes.values());
-        entries.filter_map(|entry| entry.verdict.as_ref().map(|verdict| (&entry.route, verdict)))
+    pub fn routes_of_cluster(
+        &self,
+        id: &ClusterId,
+    ) -> impl Iterator<Item = (&Arc<Route>, &Verdict)> + use<'_> {
+        let entries = self
+            .clusters
+            .get(id)
+            .into_iter()
+            .flat_map(|cluster| cluster.routes.values());
+        entries.filter_map(|entry| {
+            entry
+                .verdict
+                .as_ref()
+                .map(|verdict| (&entry.route, verdict))
+        })
     }
 
     /// How many routes of a cluster are served, and those that are kept but not served: what an agent is told when it
@@ -281,7 +343,12 @@ impl Registry {
             match verdict {
                 Verdict::Accepted => accepted += 1,
                 Verdict::Refused(reason) => {
-                    refused.push(Refused::new(route.id, &route.host_text(), &route.path, *reason));
+                    refused.push(Refused::new(
+                        route.id,
+                        &route.host_text(),
+                        &route.path,
+                        *reason,
+                    ));
                 }
             }
         }
@@ -290,7 +357,9 @@ impl Registry {
 
     /// The clusters and their own names, in the order of their ids.
     pub fn clusters(&self) -> impl Iterator<Item = (&ClusterId, &Hostname)> {
-        self.clusters.iter().map(|(id, cluster)| (id, &cluster.own_host))
+        self.clusters
+            .iter()
+            .map(|(id, cluster)| (id, &cluster.own_host))
     }
 
     // === impl Registry: one call under way ===
@@ -301,7 +370,9 @@ impl Registry {
 
     fn upsert_parsed(&mut self, id: &ClusterId, routes: Vec<Parsed>, work: &mut Work) {
         for parsed in routes {
-            let Some(cluster) = self.clusters.get_mut(id) else { return };
+            let Some(cluster) = self.clusters.get_mut(id) else {
+                return;
+            };
             let known = cluster.routes.get(&parsed.id());
             match parsed {
                 Parsed::Refused(route, reason) => {
@@ -314,7 +385,10 @@ impl Registry {
                 }
                 Parsed::Route(route) if known.is_none() && cluster.routes.len() >= self.limit => {
                     cluster.overflowed = true;
-                    work.named.insert(route.id, Some(Verdict::Refused(RefusedReason::TooManyRoutes)));
+                    work.named.insert(
+                        route.id,
+                        Some(Verdict::Refused(RefusedReason::TooManyRoutes)),
+                    );
                 }
                 Parsed::Route(route) => {
                     work.named.insert(route.id, None);
@@ -326,17 +400,35 @@ impl Registry {
     }
 
     fn insert(&mut self, id: &ClusterId, route: Arc<Route>, work: &mut Work) {
-        let Some(cluster) = self.clusters.get_mut(id) else { return };
+        let Some(cluster) = self.clusters.get_mut(id) else {
+            return;
+        };
         let key = HostKey::of(&cluster.pattern(&route));
-        self.hosts.entry(key.clone()).or_default().routes.entry(id.clone()).or_default().insert(route.id);
+        self.hosts
+            .entry(key.clone())
+            .or_default()
+            .routes
+            .entry(id.clone())
+            .or_default()
+            .insert(route.id);
         work.touched.insert(key);
         work.changes.routes.insert(route.id, Some(route.clone()));
-        cluster.routes.insert(route.id, Entry { route, verdict: None });
+        cluster.routes.insert(
+            route.id,
+            Entry {
+                route,
+                verdict: None,
+            },
+        );
     }
 
     fn remove(&mut self, id: &ClusterId, route: RouteId, work: &mut Work) {
-        let Some(cluster) = self.clusters.get_mut(id) else { return };
-        let Some(entry) = cluster.routes.remove(&route) else { return };
+        let Some(cluster) = self.clusters.get_mut(id) else {
+            return;
+        };
+        let Some(entry) = cluster.routes.remove(&route) else {
+            return;
+        };
         let pattern = cluster.pattern(&entry.route);
         let key = HostKey::of(&pattern);
         if let Some(host) = self.hosts.get_mut(&key)
@@ -358,7 +450,9 @@ impl Registry {
     /// hosts; own names come and go with clusters, not with routes.
     fn near(&self, own_host: &Hostname) -> Vec<HostKey> {
         let near = |key: &&HostKey| {
-            key.name == *own_host || key.name.is_under(own_host) || (key.wildcard && own_host.is_under(&key.name))
+            key.name == *own_host
+                || key.name.is_under(own_host)
+                || (key.wildcard && own_host.is_under(&key.name))
         };
         self.hosts.keys().filter(near).cloned().collect()
     }
@@ -373,7 +467,11 @@ impl Registry {
             let changed: BTreeSet<RouteId> = reported.iter().map(|&(route, _)| route).collect();
             let routes = self.clusters.get(id).map(|cluster| &cluster.routes);
             for (route, verdict) in work.named {
-                let kept = || routes.and_then(|routes| routes.get(&route)).and_then(|entry| entry.verdict);
+                let kept = || {
+                    routes
+                        .and_then(|routes| routes.get(&route))
+                        .and_then(|entry| entry.verdict)
+                };
                 if !changed.contains(&route)
                     && let Some(verdict) = verdict.or_else(kept)
                 {
@@ -382,24 +480,33 @@ impl Registry {
             }
             reported.sort_unstable_by_key(|&(route, _)| route);
         }
-        work.changes.verdicts.retain(|_, verdicts| !verdicts.is_empty());
+        work.changes
+            .verdicts
+            .retain(|_, verdicts| !verdicts.is_empty());
         work.changes
     }
 
     fn settle_host(&mut self, key: &HostKey, changes: &mut Changes) {
-        let Some(host) = self.hosts.get_mut(key) else { return };
+        let Some(host) = self.hosts.get_mut(key) else {
+            return;
+        };
         if host.routes.is_empty() {
             self.hosts.remove(key);
             return;
         }
-        let mut judged: Vec<(ClusterId, RouteId, HostPattern, Result<(), RefusedReason>)> = Vec::new();
+        let mut judged: Vec<(ClusterId, RouteId, HostPattern, Result<(), RefusedReason>)> =
+            Vec::new();
         let mut eligible = BTreeSet::new();
         for (id, routes) in &host.routes {
-            let Some(cluster) = self.clusters.get(id) else { continue };
+            let Some(cluster) = self.clusters.get(id) else {
+                continue;
+            };
             // At most two patterns have this key, so nearly all routes share their judgement with the one before.
             let mut last: Option<(HostPattern, Result<(), RefusedReason>)> = None;
             for route in routes {
-                let Some(entry) = cluster.routes.get(route) else { continue };
+                let Some(entry) = cluster.routes.get(route) else {
+                    continue;
+                };
                 let pattern = cluster.pattern(&entry.route);
                 let judgement = match &last {
                     Some((same, judgement)) if *same == pattern => *judgement,
@@ -421,7 +528,10 @@ impl Registry {
                 Ok(()) if owner == Some(&id) => Verdict::Accepted,
                 Ok(()) => Verdict::Refused(RefusedReason::HostOwnedByOther),
             };
-            let entry = self.clusters.get_mut(&id).and_then(|cluster| cluster.routes.get_mut(&route));
+            let entry = self
+                .clusters
+                .get_mut(&id)
+                .and_then(|cluster| cluster.routes.get_mut(&route));
             let Some(entry) = entry else { continue };
             let before = entry.verdict.replace(verdict);
             if before == Some(verdict) {
@@ -430,14 +540,21 @@ impl Registry {
             if before == Some(Verdict::Accepted) || verdict == Verdict::Accepted {
                 changes.hosts.insert(pattern);
             }
-            changes.verdicts.entry(id).or_default().push((route, verdict));
+            changes
+                .verdicts
+                .entry(id)
+                .or_default()
+                .push((route, verdict));
         }
     }
 }
 
 impl Cluster {
     fn pattern(&self, route: &Route) -> HostPattern {
-        route.host.clone().unwrap_or_else(|| HostPattern::Exact(self.own_host.clone()))
+        route
+            .host
+            .clone()
+            .unwrap_or_else(|| HostPattern::Exact(self.own_host.clone()))
     }
 
     /// The routes that are selected, in one pass over them however many selectors there are.
@@ -449,45 +566,23 @@ impl Cluster {
                 RouteSelector::Id(id) => {
                     selected.insert(*id);
                 }
-                RouteSelector::Like { host, path, .. } => by_place.entry((host, path)).or_default().push(selector),
+                RouteSelector::Like { host, path, .. } => {
+                    by_place.entry((host, path)).or_default().push(selector)
+                }
             }
         }
         if !by_place.is_empty() {
             for route in self.routes.values().map(|entry| &entry.route) {
                 let host = route.host_text();
                 let selectors = by_place.get(&(host.as_str(), route.path.as_str()));
-                if selectors.is_some_and(|selectors| selectors.iter().any(|selector| selector.selects(route))) {
+                if selectors.is_some_and(|selectors| {
+                    selectors.iter().any(|selector| selector.selects(route))
+                }) {
                     selected.insert(route.id);
                 }
             }
         }
         selected
-    }
-}
-
-/// A route from outside, checked; one that is none still has an id to be refused under.
-enum Parsed {
-    Route(Route),
-    Refused(RouteId, RefusedReason),
-}
-
-impl Parsed {
-    fn id(&self) -> RouteId {
-        match self {
-            Self::Route(route) => route.id,
-            Self::Refused(id, _) => *id,
-        }
-    }
-}
-
-fn parse(wire: WireRoute) -> Parsed {
-    let id = wire.id.unwrap_or_else(|| {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        RouteId::of(&text(&wire.source), &text(&wire.host), &text(&wire.path), PathType::default())
-    });
-    match Route::try_from(wire) {
-        Ok(route) => Parsed::Route(route),
-        Err(reason) => Parsed::Refused(id, reason),
     }
 }
 

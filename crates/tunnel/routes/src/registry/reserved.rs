@@ -18,7 +18,10 @@ pub(super) struct Reserved {
 
 impl Reserved {
     pub(super) fn add(&mut self, own_host: &Hostname, cluster: &ClusterId) {
-        self.owners.entry(own_host.to_string()).or_default().insert(cluster.clone());
+        self.owners
+            .entry(own_host.to_string())
+            .or_default()
+            .insert(cluster.clone());
         self.reversed.insert(reverse(own_host), own_host.clone());
     }
 
@@ -40,15 +43,25 @@ impl Reserved {
         pattern: &HostPattern,
     ) -> Result<(), RefusedReason> {
         if let Some(owners) = self.owners_at(pattern.name()) {
-            return if owners.contains(cluster) { Ok(()) } else { Err(RefusedReason::ReservedName) };
+            return if owners.contains(cluster) {
+                Ok(())
+            } else {
+                Err(RefusedReason::ReservedName)
+            };
         }
         match pattern {
-            HostPattern::Wildcard { suffix, mode } if self.takes_in_other(suffix, *mode, cluster) => {
+            HostPattern::Wildcard { suffix, mode }
+                if self.takes_in_other(suffix, *mode, cluster) =>
+            {
                 Err(RefusedReason::ReservedName)
             }
             HostPattern::Exact(_) | HostPattern::Wildcard { .. } => {
                 let covered = granted.iter().any(|grant| grant.covers(pattern));
-                if covered { Ok(()) } else { Err(RefusedReason::HostNotGranted) }
+                if covered {
+                    Ok(())
+                } else {
+                    Err(RefusedReason::HostNotGranted)
+                }
             }
         }
     }
@@ -68,15 +81,19 @@ impl Reserved {
     fn takes_in_other(&self, suffix: &Hostname, mode: WildcardMode, cluster: &ClusterId) -> bool {
         let prefix = reverse(suffix);
         let depth = suffix.labels().count() + 1;
-        let below = self.reversed.range::<str, _>((Bound::Excluded(prefix.as_str()), Bound::Unbounded));
-        below.take_while(|(reversed, _)| reversed.starts_with(&prefix)).any(|(_, own_host)| {
-            let reached = match mode {
-                WildcardMode::OneLabel => own_host.labels().count() == depth,
-                WildcardMode::ManyLabels => true,
-            };
-            let others = self.owners.get(own_host.as_str());
-            reached && others.is_some_and(|owners| owners.iter().any(|owner| owner != cluster))
-        })
+        let below = self
+            .reversed
+            .range::<str, _>((Bound::Excluded(prefix.as_str()), Bound::Unbounded));
+        below
+            .take_while(|(reversed, _)| reversed.starts_with(&prefix))
+            .any(|(_, own_host)| {
+                let reached = match mode {
+                    WildcardMode::OneLabel => own_host.labels().count() == depth,
+                    WildcardMode::ManyLabels => true,
+                };
+                let others = self.owners.get(own_host.as_str());
+                reached && others.is_some_and(|owners| owners.iter().any(|owner| owner != cluster))
+            })
     }
 }
 

@@ -155,7 +155,9 @@ impl AgentSession {
                 let rest = self.desired.values().rev().cloned().collect();
                 Some(self.send_part(now, Action::Snapshot, self.desired.clone(), rest))
             }
-            Phase::Snapshot { routes, rest } => Some(self.send_part(now, Action::Add, routes, rest)),
+            Phase::Snapshot { routes, rest } => {
+                Some(self.send_part(now, Action::Add, routes, rest))
+            }
             Phase::Deltas => {
                 self.phase = Phase::Deltas;
                 self.send_delta(now)
@@ -191,7 +193,10 @@ impl AgentSession {
             Phase::Snapshot { .. } => &mut self.early_refusals,
             Phase::Unknown | Phase::Deltas => &mut self.refusals,
         };
-        let known = ack.refused.iter().filter(|refusal| self.desired.contains_key(&refusal.id));
+        let known = ack
+            .refused
+            .iter()
+            .filter(|refusal| self.desired.contains_key(&refusal.id));
         target.extend(known.map(|refusal| (refusal.id, refusal.clone())));
     }
 
@@ -221,7 +226,10 @@ impl AgentSession {
             Phase::Deltas => true,
             Phase::Unknown | Phase::Snapshot { .. } => false,
         };
-        self.connected && deltas && self.in_flight.is_none() && (!self.dirty || self.desired == self.confirmed)
+        self.connected
+            && deltas
+            && self.in_flight.is_none()
+            && (!self.dirty || self.desired == self.confirmed)
     }
 
     /// Whether the edge has confirmed the routes as they are now and serves all of them.
@@ -233,10 +241,19 @@ impl AgentSession {
     /// What the agent believes that the edge has, for `register`. A sequence of 0 is before the first message.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.acked.unwrap_or(Position { generation: self.generation, sequence: 0 })
+        self.acked.unwrap_or(Position {
+            generation: self.generation,
+            sequence: 0,
+        })
     }
 
-    fn send_part(&mut self, now: u64, action: Action, routes: Routes, mut rest: Vec<Arc<Route>>) -> IngressRoutes {
+    fn send_part(
+        &mut self,
+        now: u64,
+        action: Action,
+        routes: Routes,
+        mut rest: Vec<Arc<Route>>,
+    ) -> IngressRoutes {
         let part = take_part(&mut rest);
         let wire = part.iter().map(|route| WireRoute::from(&**route)).collect();
         let more = !rest.is_empty();
@@ -256,14 +273,22 @@ impl AgentSession {
             return None;
         }
         let changed = |(id, route): &(&RouteId, &Arc<Route>)| self.confirmed.get(id) != Some(route);
-        let mut upserts: Vec<_> = self.desired.iter().filter(changed).map(|(_, route)| route.clone()).collect();
+        let mut upserts: Vec<_> = self
+            .desired
+            .iter()
+            .filter(changed)
+            .map(|(_, route)| route.clone())
+            .collect();
         if !upserts.is_empty() {
             upserts.reverse();
             let part = take_part(&mut upserts);
             let wire = part.iter().map(|route| WireRoute::from(&**route)).collect();
             return Some(self.send(now, Action::Update, wire, false, Sent::Upsert(part)));
         }
-        let gone = self.confirmed.keys().filter(|id| !self.desired.contains_key(id));
+        let gone = self
+            .confirmed
+            .keys()
+            .filter(|id| !self.desired.contains_key(id));
         let gone: Vec<RouteId> = gone.take(MAX_ROUTES_PER_MESSAGE).copied().collect();
         if gone.is_empty() {
             self.dirty = false;
@@ -277,16 +302,33 @@ impl AgentSession {
                 path_type: Some(route.path_type.to_string()),
                 ..WireRoute::default()
             },
-            None => WireRoute { id: Some(*id), ..WireRoute::default() },
+            None => WireRoute {
+                id: Some(*id),
+                ..WireRoute::default()
+            },
         };
         let wire = gone.iter().map(name).collect();
         Some(self.send(now, Action::Delete, wire, false, Sent::Delete(gone)))
     }
 
-    fn send(&mut self, now: u64, action: Action, routes: Vec<WireRoute>, more: bool, sent: Sent) -> IngressRoutes {
+    fn send(
+        &mut self,
+        now: u64,
+        action: Action,
+        routes: Vec<WireRoute>,
+        more: bool,
+        sent: Sent,
+    ) -> IngressRoutes {
         self.sequence += 1;
-        let at = Position { generation: self.generation, sequence: self.sequence };
-        self.in_flight = Some(InFlight { at, deadline: now.saturating_add(ACK_TIMEOUT), sent });
+        let at = Position {
+            generation: self.generation,
+            sequence: self.sequence,
+        };
+        self.in_flight = Some(InFlight {
+            at,
+            deadline: now.saturating_add(ACK_TIMEOUT),
+            sent,
+        });
         IngressRoutes {
             action,
             cluster_uuid: None,
@@ -327,7 +369,9 @@ impl AgentSession {
     fn start_over(&mut self, now: u64) {
         let pause = match self.failures {
             0 => 0,
-            again => RETRY_FIRST.saturating_mul(1 << (again - 1).min(16)).min(RETRY_LONGEST),
+            again => RETRY_FIRST
+                .saturating_mul(1 << (again - 1).min(16))
+                .min(RETRY_LONGEST),
         };
         self.failures = self.failures.saturating_add(1);
         self.retry_at = now.saturating_add(pause);

@@ -57,7 +57,12 @@ impl EdgeSession {
     /// A session in which a snapshot in parts may have `limit` routes; those beyond it are refused at once.
     #[must_use]
     pub fn with_limit(resume: Option<Position>, limit: usize) -> Self {
-        Self { position: resume, staging: None, seen: None, limit }
+        Self {
+            position: resume,
+            staging: None,
+            seen: None,
+            limit,
+        }
     }
 
     /// What the session has passed on for applying.
@@ -83,14 +88,18 @@ impl EdgeSession {
             self.staging = None;
             self.seen = None;
             self.position = None;
-            return Step::Apply { change: change(message.action, message.routes), position: None };
+            return Step::Apply {
+                change: change(message.action, message.routes),
+                position: None,
+            };
         };
         // A snapshot stands for itself: only if this very connection has brought it before is it an old one.
         let past = match message.action {
             Action::Snapshot => self.seen,
             Action::Add | Action::Update | Action::Delete => self.seen.or(self.position),
         };
-        if past.is_some_and(|past| past.generation == at.generation && at.sequence <= past.sequence) {
+        if past.is_some_and(|past| past.generation == at.generation && at.sequence <= past.sequence)
+        {
             return Step::Staged(IngressRoutesAck::at(Some(at)));
         }
         match (message.action, self.staging.take()) {
@@ -103,7 +112,10 @@ impl EdgeSession {
             {
                 self.seen = Some(at);
                 self.position = Some(at);
-                Step::Apply { change: change(message.action, message.routes), position: Some(at) }
+                Step::Apply {
+                    change: change(message.action, message.routes),
+                    position: Some(at),
+                }
             }
             (Action::Add | Action::Update | Action::Delete, _) => {
                 // Nothing that was seen counts any more, so that the snapshot to come is never taken for an old one.
@@ -114,19 +126,33 @@ impl EdgeSession {
     }
 
     /// Adds a part to a snapshot; the last part makes it a change.
-    fn stage(&mut self, mut routes: Vec<WireRoute>, at: Position, mut message: IngressRoutes) -> Step {
+    fn stage(
+        &mut self,
+        mut routes: Vec<WireRoute>,
+        at: Position,
+        mut message: IngressRoutes,
+    ) -> Step {
         self.seen = Some(at);
         if !message.more {
             // Applied as a whole by somebody who counts the routes.
             routes.append(&mut message.routes);
             self.position = Some(at);
-            return Step::Apply { change: Change::Replace(routes), position: Some(at) };
+            return Step::Apply {
+                change: Change::Replace(routes),
+                position: Some(at),
+            };
         }
-        let room = self.limit.saturating_sub(routes.len()).min(message.routes.len());
+        let room = self
+            .limit
+            .saturating_sub(routes.len())
+            .min(message.routes.len());
         let beyond = message.routes.split_off(room);
         routes.append(&mut message.routes);
         self.staging = Some(Staging { at, routes });
-        Step::Staged(IngressRoutesAck { refused: refuse(beyond), ..IngressRoutesAck::at(Some(at)) })
+        Step::Staged(IngressRoutesAck {
+            refused: refuse(beyond),
+            ..IngressRoutesAck::at(Some(at))
+        })
     }
 }
 
@@ -146,7 +172,10 @@ fn change(action: Action, routes: Vec<WireRoute>) -> Change {
 fn refuse(routes: Vec<WireRoute>) -> Vec<Refused> {
     let mut refused = BTreeMap::new();
     for wire in routes {
-        if let Some(id) = wire.id.or_else(|| Route::try_from(wire).ok().map(|route| route.id)) {
+        if let Some(id) = wire
+            .id
+            .or_else(|| Route::try_from(wire).ok().map(|route| route.id))
+        {
             refused.insert(id, Refused::new(id, "", "", RefusedReason::TooManyRoutes));
         }
     }

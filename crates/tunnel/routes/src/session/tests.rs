@@ -13,7 +13,11 @@ use crate::route::tests::route;
 use crate::route::{PathType, Route};
 
 fn routes(paths: &[&str]) -> BTreeMap<RouteId, Route> {
-    paths.iter().map(|path| route("h.example", path, PathType::Prefix)).map(|route| (route.id, route)).collect()
+    paths
+        .iter()
+        .map(|path| route("h.example", path, PathType::Prefix))
+        .map(|route| (route.id, route))
+        .collect()
 }
 
 fn numbered(count: usize) -> BTreeMap<RouteId, Route> {
@@ -36,9 +40,16 @@ impl Edge {
         registry.put_cluster(Grant {
             cluster: cluster.clone(),
             own_host: "c.gw.example".parse().unwrap(),
-            patterns: vec![gatewright_names::HostPattern::Exact("h.example".parse().unwrap())],
+            patterns: vec![gatewright_names::HostPattern::Exact(
+                "h.example".parse().unwrap(),
+            )],
         });
-        Self { session: EdgeSession::new(None), registry, cluster, stored: None }
+        Self {
+            session: EdgeSession::new(None),
+            registry,
+            cluster,
+            stored: None,
+        }
     }
 
     fn connect(&mut self) -> Option<Position> {
@@ -52,7 +63,11 @@ impl Edge {
             Step::Apply { change, position } => {
                 let changes = self.registry.apply(&self.cluster, change).unwrap();
                 self.stored = position;
-                let verdicts = changes.verdicts.get(&self.cluster).cloned().unwrap_or_default();
+                let verdicts = changes
+                    .verdicts
+                    .get(&self.cluster)
+                    .cloned()
+                    .unwrap_or_default();
                 IngressRoutesAck::of_verdicts(at, &verdicts)
             }
             Step::Staged(ack) | Step::Resync(ack) => vec![ack],
@@ -61,7 +76,8 @@ impl Edge {
 
     fn routes(&self) -> BTreeMap<RouteId, Route> {
         let kept = self.registry.routes_of_cluster(&self.cluster);
-        kept.map(|(route, _)| (route.id, (**route).clone())).collect()
+        kept.map(|(route, _)| (route.id, (**route).clone()))
+            .collect()
     }
 }
 
@@ -97,14 +113,24 @@ fn a_session_begins_with_a_snapshot_and_goes_on_with_deltas() {
     let sent = settle(&mut agent, &mut edge, 0);
     assert_eq!(actions(&sent), [Action::Snapshot]);
     assert!(agent.accepted_all());
-    assert_eq!(agent.position(), Position { generation: 5, sequence: 1 });
+    assert_eq!(
+        agent.position(),
+        Position {
+            generation: 5,
+            sequence: 1
+        }
+    );
 
     let mut changed = routes(&["/b", "/c"]);
     changed.values_mut().for_each(|route| route.port = 81);
     agent.set_routes(changed.clone());
     assert!(!agent.in_sync());
     let sent = settle(&mut agent, &mut edge, 0);
-    assert_eq!(actions(&sent), [Action::Update, Action::Delete], "new routes first, so that nothing is missing between");
+    assert_eq!(
+        actions(&sent),
+        [Action::Update, Action::Delete],
+        "new routes first, so that nothing is missing between"
+    );
     assert_eq!((sent[0].routes.len(), sent[1].routes.len()), (2, 1));
     assert_eq!(edge.routes(), changed);
 
@@ -123,7 +149,10 @@ fn an_empty_set_is_told_too() {
     settle(&mut agent, &mut edge, 0);
     let mut restarted = AgentSession::new(6);
     connect(&mut restarted, &mut edge, 0);
-    assert_eq!(actions(&settle(&mut restarted, &mut edge, 0)), [Action::Snapshot]);
+    assert_eq!(
+        actions(&settle(&mut restarted, &mut edge, 0)),
+        [Action::Snapshot]
+    );
     assert_eq!(edge.routes(), BTreeMap::new());
 }
 
@@ -152,15 +181,34 @@ fn a_large_snapshot_comes_in_parts_and_is_applied_as_a_whole() {
         sizes.push((message.action, message.routes.len(), message.more));
         if message.more {
             let acks = edge.receive(message);
-            assert_eq!(edge.routes(), routes(&["/old"]), "nothing is applied before the last part");
-            assert_eq!(edge.stored, Some(Position { generation: 5, sequence: 1 }));
+            assert_eq!(
+                edge.routes(),
+                routes(&["/old"]),
+                "nothing is applied before the last part"
+            );
+            assert_eq!(
+                edge.stored,
+                Some(Position {
+                    generation: 5,
+                    sequence: 1
+                })
+            );
             assert!(!agent.in_sync());
             agent.on_ack(0, &acks[0]);
         } else {
-            edge.receive(message).iter().for_each(|ack| agent.on_ack(0, ack));
+            edge.receive(message)
+                .iter()
+                .for_each(|ack| agent.on_ack(0, ack));
         }
     }
-    assert_eq!(sizes, [(Action::Snapshot, 500, true), (Action::Add, 500, true), (Action::Add, 200, false)]);
+    assert_eq!(
+        sizes,
+        [
+            (Action::Snapshot, 500, true),
+            (Action::Add, 500, true),
+            (Action::Add, 200, false)
+        ]
+    );
     assert_eq!(edge.routes(), numbered(1200));
     assert!(agent.accepted_all());
 }
@@ -170,7 +218,9 @@ fn a_message_is_bounded_in_bytes_as_well() {
     let mut agent = AgentSession::new(1);
     let mut large = numbered(100);
     large.values_mut().for_each(|route| {
-        route.annotations.insert("k".into(), "v".repeat(crate::MAX_ANNOTATIONS - 1));
+        route
+            .annotations
+            .insert("k".into(), "v".repeat(crate::MAX_ANNOTATIONS - 1));
     });
     agent.set_routes(large);
     agent.connected(0, None);
@@ -190,9 +240,14 @@ fn a_change_during_a_snapshot_follows_it() {
     changed.pop_first();
     changed.extend(routes(&["/new"]));
     agent.set_routes(changed.clone());
-    edge.receive(first).iter().for_each(|ack| agent.on_ack(0, ack));
+    edge.receive(first)
+        .iter()
+        .for_each(|ack| agent.on_ack(0, ack));
     let sent = settle(&mut agent, &mut edge, 0);
-    assert_eq!(actions(&sent), [Action::Add, Action::Update, Action::Delete]);
+    assert_eq!(
+        actions(&sent),
+        [Action::Add, Action::Update, Action::Delete]
+    );
     assert_eq!(edge.routes(), changed);
 }
 
@@ -206,7 +261,10 @@ fn a_gap_leads_to_a_snapshot_and_the_old_table_stays() {
     let delta = |sequence| IngressRoutes {
         action: Action::Delete,
         cluster_uuid: None,
-        routes: vec![WireRoute { id: before.keys().next().copied(), ..WireRoute::default() }],
+        routes: vec![WireRoute {
+            id: before.keys().next().copied(),
+            ..WireRoute::default()
+        }],
         generation: Some(5),
         sequence: Some(sequence),
         more: false,
@@ -214,17 +272,35 @@ fn a_gap_leads_to_a_snapshot_and_the_old_table_stays() {
     let acks = edge.receive(delta(3));
     assert!(acks[0].resync);
     assert_eq!(edge.routes(), before);
-    assert!(edge.receive(IngressRoutes { generation: Some(6), ..delta(2) })[0].resync, "another generation");
+    assert!(
+        edge.receive(IngressRoutes {
+            generation: Some(6),
+            ..delta(2)
+        })[0]
+            .resync,
+        "another generation"
+    );
     assert_eq!(edge.routes(), before);
     // A duplicate of what was applied is acknowledged again and does nothing.
-    assert_eq!(edge.receive(delta(1)), [IngressRoutesAck::at(Some(Position { generation: 5, sequence: 1 }))]);
+    assert_eq!(
+        edge.receive(delta(1)),
+        [IngressRoutesAck::at(Some(Position {
+            generation: 5,
+            sequence: 1
+        }))]
+    );
     assert_eq!(edge.routes(), before);
 
     agent.set_routes(routes(&["/b"]));
     let lost = agent.poll(0).unwrap();
     edge.session = EdgeSession::new(None);
-    edge.receive(lost).iter().for_each(|ack| agent.on_ack(0, ack));
-    assert_eq!(actions(&settle(&mut agent, &mut edge, 0)), [Action::Snapshot]);
+    edge.receive(lost)
+        .iter()
+        .for_each(|ack| agent.on_ack(0, ack));
+    assert_eq!(
+        actions(&settle(&mut agent, &mut edge, 0)),
+        [Action::Snapshot]
+    );
     assert_eq!(edge.routes(), routes(&["/b"]));
 }
 
@@ -246,7 +322,9 @@ fn an_answer_that_does_not_come_leads_to_a_snapshot_after_ten_seconds() {
         agent.on_ack(12_001, &ack);
     }
     assert!(!agent.in_sync());
-    edge.receive(again).iter().for_each(|ack| agent.on_ack(12_002, ack));
+    edge.receive(again)
+        .iter()
+        .for_each(|ack| agent.on_ack(12_002, ack));
     assert!(agent.in_sync());
     assert_eq!(edge.routes(), routes(&["/a", "/b"]));
 }
@@ -267,7 +345,10 @@ fn an_edge_that_always_asks_for_a_snapshot_is_asked_ever_more_slowly() {
         agent.on_ack(now, &IngressRoutesAck::resync(message.position()));
     }
     let pauses: Vec<u64> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(pauses, [0, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+    assert_eq!(
+        pauses,
+        [0, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
+    );
 }
 
 #[test]
@@ -278,17 +359,37 @@ fn a_reconnect_continues_with_what_changed_if_both_are_at_the_same_position() {
     settle(&mut agent, &mut edge, 0);
     agent.disconnected();
     agent.set_routes(routes(&["/a", "/b"]));
-    assert_eq!((agent.poll(0), agent.in_sync(), agent.next_timeout()), (None, false, None));
+    assert_eq!(
+        (agent.poll(0), agent.in_sync(), agent.next_timeout()),
+        (None, false, None)
+    );
     connect(&mut agent, &mut edge, 0);
     let sent = settle(&mut agent, &mut edge, 0);
-    assert_eq!((actions(&sent), sent[0].routes.len()), (vec![Action::Update], 1));
+    assert_eq!(
+        (actions(&sent), sent[0].routes.len()),
+        (vec![Action::Update], 1)
+    );
     assert_eq!(edge.routes(), routes(&["/a", "/b"]));
     // An edge that has lost its store, or has another agent's routes, gets everything.
-    for stored in [None, Some(Position { generation: 4, sequence: 2 }), Some(Position { generation: 5, sequence: 1 })] {
+    for stored in [
+        None,
+        Some(Position {
+            generation: 4,
+            sequence: 2,
+        }),
+        Some(Position {
+            generation: 5,
+            sequence: 1,
+        }),
+    ] {
         agent.disconnected();
         edge.stored = stored;
         connect(&mut agent, &mut edge, 0);
-        assert_eq!(actions(&settle(&mut agent, &mut edge, 0)), [Action::Snapshot], "{stored:?}");
+        assert_eq!(
+            actions(&settle(&mut agent, &mut edge, 0)),
+            [Action::Snapshot],
+            "{stored:?}"
+        );
     }
 }
 
@@ -317,31 +418,69 @@ fn refusals_are_kept_until_the_edge_or_the_routes_say_otherwise() {
     agent.connected(0, None);
     let at = agent.poll(0).unwrap().position();
     let refused = |id| Refused::new(id, "", "", RefusedReason::HostOwnedByOther);
-    agent.on_ack(0, &IngressRoutesAck { refused: vec![refused(ids[0]), refused(RouteId(1))], ..IngressRoutesAck::at(at) });
-    assert_eq!(agent.refusals().keys().copied().collect::<Vec<_>>(), [ids[0]], "only of routes that there are");
+    agent.on_ack(
+        0,
+        &IngressRoutesAck {
+            refused: vec![refused(ids[0]), refused(RouteId(1))],
+            ..IngressRoutesAck::at(at)
+        },
+    );
+    assert_eq!(
+        agent.refusals().keys().copied().collect::<Vec<_>>(),
+        [ids[0]],
+        "only of routes that there are"
+    );
     assert!(agent.in_sync() && !agent.accepted_all());
 
     // News without being asked: another is refused, the first is served.
-    let verdicts = [(ids[0], Verdict::Accepted), (ids[1], Verdict::Refused(RefusedReason::HostNotGranted))];
-    IngressRoutesAck::of_verdicts(None, &verdicts).iter().for_each(|ack| agent.on_ack(0, ack));
-    assert_eq!(agent.refusals().keys().copied().collect::<Vec<_>>(), [ids[1]]);
-    assert_eq!(agent.refusals()[&ids[1]].reason, RefusedReason::HostNotGranted);
+    let verdicts = [
+        (ids[0], Verdict::Accepted),
+        (ids[1], Verdict::Refused(RefusedReason::HostNotGranted)),
+    ];
+    IngressRoutesAck::of_verdicts(None, &verdicts)
+        .iter()
+        .for_each(|ack| agent.on_ack(0, ack));
+    assert_eq!(
+        agent.refusals().keys().copied().collect::<Vec<_>>(),
+        [ids[1]]
+    );
+    assert_eq!(
+        agent.refusals()[&ids[1]].reason,
+        RefusedReason::HostNotGranted
+    );
 
     // After a reconnect the edge says all there is to say.
     agent.disconnected();
     agent.connected(0, at);
     assert_eq!(agent.refusals().len(), 1, "known until told otherwise");
-    IngressRoutesAck::all_refusals(2, vec![refused(ids[2])]).iter().for_each(|ack| agent.on_ack(0, ack));
-    assert_eq!(agent.refusals().keys().copied().collect::<Vec<_>>(), [ids[2]]);
+    IngressRoutesAck::all_refusals(2, vec![refused(ids[2])])
+        .iter()
+        .for_each(|ack| agent.on_ack(0, ack));
+    assert_eq!(
+        agent.refusals().keys().copied().collect::<Vec<_>>(),
+        [ids[2]]
+    );
     agent.set_routes(routes(&["/a"]));
-    assert!(agent.refusals().len() <= 1 && agent.refusals().keys().all(|id| routes(&["/a"]).contains_key(id)));
+    assert!(
+        agent.refusals().len() <= 1
+            && agent
+                .refusals()
+                .keys()
+                .all(|id| routes(&["/a"]).contains_key(id))
+    );
 
     // A route that is sent again and not refused again is served.
     let mut agent = AgentSession::new(6);
     agent.set_routes(all.clone());
     agent.connected(0, None);
     let at = agent.poll(0).unwrap().position();
-    agent.on_ack(0, &IngressRoutesAck { refused: vec![refused(ids[0])], ..IngressRoutesAck::at(at) });
+    agent.on_ack(
+        0,
+        &IngressRoutesAck {
+            refused: vec![refused(ids[0])],
+            ..IngressRoutesAck::at(at)
+        },
+    );
     let mut changed = all;
     changed.values_mut().for_each(|route| route.port = 81);
     agent.set_routes(changed);
@@ -356,36 +495,67 @@ fn refusals_of_the_parts_of_a_snapshot_count_once_it_is_complete() {
     let mut agent = AgentSession::new(5);
     agent.set_routes(numbered(1200));
     agent.connected(0, None);
-    let Step::Staged(first) = edge.on_routes(agent.poll(0).unwrap()) else { panic!("not staged") };
+    let Step::Staged(first) = edge.on_routes(agent.poll(0).unwrap()) else {
+        panic!("not staged")
+    };
     assert_eq!(first.refused, []);
     agent.on_ack(0, &first);
-    let Step::Staged(second) = edge.on_routes(agent.poll(0).unwrap()) else { panic!("not staged") };
-    assert_eq!(second.refused.len(), 300, "a snapshot takes no more memory than the limit allows");
+    let Step::Staged(second) = edge.on_routes(agent.poll(0).unwrap()) else {
+        panic!("not staged")
+    };
+    assert_eq!(
+        second.refused.len(),
+        300,
+        "a snapshot takes no more memory than the limit allows"
+    );
     agent.on_ack(0, &second);
     assert!(agent.refusals().is_empty());
-    let Step::Apply { change: Change::Replace(kept), position } = edge.on_routes(agent.poll(0).unwrap()) else {
+    let Step::Apply {
+        change: Change::Replace(kept),
+        position,
+    } = edge.on_routes(agent.poll(0).unwrap())
+    else {
         panic!("not applied")
     };
     assert_eq!(kept.len(), 700 + 200);
     agent.on_ack(0, &IngressRoutesAck::at(position));
     assert_eq!(agent.refusals().len(), 300);
-    assert!(agent.refusals().values().all(|refusal| refusal.reason == RefusedReason::TooManyRoutes));
+    assert!(
+        agent
+            .refusals()
+            .values()
+            .all(|refusal| refusal.reason == RefusedReason::TooManyRoutes)
+    );
 }
 
 #[test]
 fn a_sender_that_does_not_count_is_applied_as_it_stands() {
-    let mut edge = EdgeSession::new(Some(Position { generation: 5, sequence: 1 }));
+    let mut edge = EdgeSession::new(Some(Position {
+        generation: 5,
+        sequence: 1,
+    }));
     let message = |action| IngressRoutes {
         action,
         cluster_uuid: Some("abc-123".into()),
-        routes: vec![WireRoute { host: Some("H.example.".into()), path: Some("/a".into()), ..WireRoute::default() }],
+        routes: vec![WireRoute {
+            host: Some("H.example.".into()),
+            path: Some("/a".into()),
+            ..WireRoute::default()
+        }],
         generation: None,
         sequence: None,
         more: false,
     };
-    let Step::Apply { change, position } = edge.on_routes(message(Action::Add)) else { panic!("not applied") };
-    assert_eq!((change, position), (Change::Upsert(message(Action::Add).routes), None));
-    let Step::Apply { change, .. } = edge.on_routes(message(Action::Delete)) else { panic!("not applied") };
+    let Step::Apply { change, position } = edge.on_routes(message(Action::Add)) else {
+        panic!("not applied")
+    };
+    assert_eq!(
+        (change, position),
+        (Change::Upsert(message(Action::Add).routes), None)
+    );
+    let Step::Apply { change, .. } = edge.on_routes(message(Action::Delete)) else {
+        panic!("not applied")
+    };
     let selector = RouteSelector::Like {
         host: "h.example".into(),
         path: "/a".into(),
@@ -395,7 +565,11 @@ fn a_sender_that_does_not_count_is_applied_as_it_stands() {
     };
     assert_eq!(change, Change::Delete(vec![selector]));
     // Nobody knows what a delta would continue now.
-    let counted = IngressRoutes { generation: Some(5), sequence: Some(2), ..message(Action::Add) };
+    let counted = IngressRoutes {
+        generation: Some(5),
+        sequence: Some(2),
+        ..message(Action::Add)
+    };
     assert!(matches!(edge.on_routes(counted), Step::Resync(ack) if ack.resync));
 }
 
@@ -405,12 +579,18 @@ fn a_change_that_could_not_be_applied_is_asked_for_again() {
     agent.set_routes(routes(&["/a"]));
     connect(&mut agent, &mut edge, 0);
     let message = agent.poll(0).unwrap();
-    assert!(matches!(edge.session.on_routes(message.clone()), Step::Apply { .. }));
+    assert!(matches!(
+        edge.session.on_routes(message.clone()),
+        Step::Apply { .. }
+    ));
     let ack = edge.session.apply_failed();
     assert_eq!((ack.resync, ack.position()), (true, message.position()));
     agent.on_ack(0, &ack);
     assert!(!agent.in_sync());
-    assert_eq!(actions(&settle(&mut agent, &mut edge, 0)), [Action::Snapshot]);
+    assert_eq!(
+        actions(&settle(&mut agent, &mut edge, 0)),
+        [Action::Snapshot]
+    );
     assert_eq!(edge.routes(), routes(&["/a"]));
 }
 
@@ -426,11 +606,20 @@ fn a_part_out_of_place_ends_the_snapshot() {
     };
     for wrong in [part(Action::Add, 3, false), part(Action::Delete, 2, false)] {
         let mut edge = EdgeSession::new(None);
-        assert!(matches!(edge.on_routes(part(Action::Snapshot, 1, true)), Step::Staged(_)));
+        assert!(matches!(
+            edge.on_routes(part(Action::Snapshot, 1, true)),
+            Step::Staged(_)
+        ));
         assert!(matches!(edge.on_routes(wrong), Step::Resync(_)));
-        assert!(matches!(edge.on_routes(part(Action::Add, 2, false)), Step::Resync(_)), "nothing is left of it");
+        assert!(
+            matches!(edge.on_routes(part(Action::Add, 2, false)), Step::Resync(_)),
+            "nothing is left of it"
+        );
         assert_eq!(edge.position(), None);
-        assert!(matches!(edge.on_routes(part(Action::Snapshot, 4, false)), Step::Apply { .. }));
+        assert!(matches!(
+            edge.on_routes(part(Action::Snapshot, 4, false)),
+            Step::Apply { .. }
+        ));
     }
 }
 
@@ -467,7 +656,10 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 fn set_of(paths: &[(u8, u16)]) -> BTreeMap<RouteId, Route> {
     let with_port = |&(path, port): &(u8, u16)| {
-        let route = Route { port, ..route("h.example", &format!("/{path}"), PathType::Prefix) };
+        let route = Route {
+            port,
+            ..route("h.example", &format!("/{path}"), PathType::Prefix)
+        };
         (route.id, route)
     };
     paths.iter().map(with_port).collect()

@@ -30,7 +30,7 @@ const FANOUT: usize = 64;
 /// encoded slashes, backslashes) and these ways do not all lead to the same entry, the answer is `BadPath`.
 #[derive(Debug)]
 pub struct RouteTable<P> {
-    groups: Arc<Vec<Arc<Group<P>>>>,
+    groups: Arc<[Group<P>]>,
     wildcards: Wildcards,
     routes: usize,
     heap: usize,
@@ -50,16 +50,12 @@ pub enum NoMatch {
     BadPath(&'static str),
 }
 
-#[derive(Debug)]
-struct Group<P>(Vec<Arc<Shard<P>>>);
+/// A group of shards. Slices and no vectors: each pointer on the way is a wait for memory.
+type Group<P> = Arc<[Shard<P>]>;
 
-/// Hosts by their hashes, with linear probing. The number of slots follows from the number of hosts alone.
-#[derive(Debug)]
-struct Shard<P> {
-    /// A power of two, at most three quarters full; or none at all.
-    slots: Vec<Slot<P>>,
-    hosts: usize,
-}
+/// Hosts by their hashes, with linear probing. The number of slots follows from the number of hosts alone: a power of
+/// two, at most three quarters full; or none at all.
+type Shard<P> = Arc<[Slot<P>]>;
 
 #[derive(Debug)]
 struct Slot<P> {
@@ -79,9 +75,14 @@ impl<P: Clone> RouteTable<P> {
     /// An empty table.
     #[must_use]
     pub fn new() -> Self {
-        let shard = Arc::new(Shard { slots: Vec::new(), hosts: 0 });
-        let group = Arc::new(Group(vec![shard; FANOUT]));
-        Self { groups: Arc::new(vec![group; FANOUT]), wildcards: Wildcards::default(), routes: 0, heap: 0 }
+        let shard: Shard<P> = Arc::new([]);
+        let group: Group<P> = vec![shard; FANOUT].into();
+        Self {
+            groups: vec![group; FANOUT].into(),
+            wildcards: Wildcards::default(),
+            routes: 0,
+            heap: 0,
+        }
     }
 
     /// Replaces all routes of one host pattern by `routes`; none removes the pattern. Of each route only its path,
@@ -92,15 +93,19 @@ impl<P: Clone> RouteTable<P> {
         let hash = hash_of(kind, host.name().as_str());
         let (group, shard) = address(hash);
         let group = &mut Arc::make_mut(&mut self.groups)[group];
-        let shard = Arc::make_mut(&mut Arc::make_mut(group).0[shard]);
-        let (added, heap) = rules.as_ref().map_or((0, 0), |rules| (rules.len(), rules.memory_bytes()));
+        let shard = &mut Arc::make_mut(group)[shard];
+        let (added, heap) = rules
+            .as_ref()
+            .map_or((0, 0), |rules| (rules.len(), rules.memory_bytes()));
         let is_new = rules.is_some();
-        let slots_before = shard.slots.len();
-        let before = shard.put(hash, kind, host.name().as_str(), rules);
-        let (removed, freed) = before.as_ref().map_or((0, 0), |rules| (rules.len(), rules.memory_bytes()));
+        let slots_before = shard.len();
+        let before = put(shard, hash, kind, host.name().as_str(), rules);
+        let (removed, freed) = before
+            .as_ref()
+            .map_or((0, 0), |rules| (rules.len(), rules.memory_bytes()));
         self.routes = self.routes + added - removed;
         let slots = |count: usize| count * size_of::<Slot<P>>();
-        self.heap = self.heap + heap + slots(shard.slots.len()) - freed - slots(slots_before);
+        self.heap = self.heap + heap + slots(shard.len()) - freed - slots(slots_before);
         match (before.is_some(), is_new) {
             (false, true) => self.wildcards.add(host),
             (true, false) => self.wildcards.remove(host),
@@ -132,7 +137,8 @@ impl<P: Clone> RouteTable<P> {
     /// Bytes of memory that the table takes, but for what its entries point to and the allocator's own.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let shard = size_of::<Arc<Shard<P>>>() + size_of::<Shard<P>>() + 2 * size_of::<usize>();
+        // A pointer with its length, and the counters behind it.
+        let shard = size_of::<Shard<P>>() + 2 * size_of::<usize>();
         self.heap + FANOUT * FANOUT * shard
     }
 
@@ -153,7 +159,11 @@ impl<P: Clone> RouteTable<P> {
             {
                 return Some(rules);
             }
-            if self.wildcards.many_labels.get(labels).is_some_and(|&count| count > 0)
+            if self
+                .wildcards
+                .many_labels
+                .get(labels)
+                .is_some_and(|&count| count > 0)
                 && let Some(rules) = self.get(Kind::ManyLabels, suffix)
             {
                 return Some(rules);
@@ -166,8 +176,8 @@ impl<P: Clone> RouteTable<P> {
     fn get(&self, kind: Kind, name: &str) -> Option<&HostRules<P>> {
         let hash = hash_of(kind, name);
         let (group, shard) = address(hash);
-        let shard = &self.groups[group].0[shard];
-        shard.find(hash, kind, name).and_then(|at| shard.slots[at].rules.as_deref())
+        let shard = &self.groups[group][shard];
+        find(shard, hash, kind, name).and_then(|at| shard[at].rules.as_deref())
     }
 }
 
@@ -187,7 +197,9 @@ impl<P> HostRules<P> {
                 first
             }
         };
-        found.and_then(|rule| self.entry(rule)).ok_or(NoMatch::UnknownPath)
+        found
+            .and_then(|rule| self.entry(rule))
+            .ok_or(NoMatch::UnknownPath)
     }
 }
 
@@ -203,8 +215,14 @@ impl Kind {
     fn of(pattern: &HostPattern) -> Self {
         match pattern {
             HostPattern::Exact(_) => Self::Exact,
-            HostPattern::Wildcard { mode: WildcardMode::OneLabel, .. } => Self::OneLabel,
-            HostPattern::Wildcard { mode: WildcardMode::ManyLabels, .. } => Self::ManyLabels,
+            HostPattern::Wildcard {
+                mode: WildcardMode::OneLabel,
+                ..
+            } => Self::OneLabel,
+            HostPattern::Wildcard {
+                mode: WildcardMode::ManyLabels,
+                ..
+            } => Self::ManyLabels,
         }
     }
 }
@@ -224,81 +242,104 @@ fn address(hash: u64) -> (usize, usize) {
     (low(hash >> 58), low(hash >> 52))
 }
 
-impl<P> Shard<P> {
-    fn find(&self, hash: u64, kind: Kind, name: &str) -> Option<usize> {
-        let mask = self.slots.len().checked_sub(1)?;
-        let mut at = (hash as usize) & mask;
-        loop {
-            let slot = &self.slots[at];
-            let rules = slot.rules.as_ref()?;
-            if slot.hash == hash && rules.is_for(kind, name) {
-                return Some(at);
-            }
-            at = (at + 1) & mask;
+/// The place of a host in a shard.
+fn find<P>(shard: &[Slot<P>], hash: u64, kind: Kind, name: &str) -> Option<usize> {
+    let mask = shard.len().checked_sub(1)?;
+    let mut at = (hash as usize) & mask;
+    loop {
+        let slot = &shard[at];
+        let rules = slot.rules.as_ref()?;
+        if slot.hash == hash && rules.is_for(kind, name) {
+            return Some(at);
         }
+        at = (at + 1) & mask;
     }
+}
 
-    /// Sets or removes a host; returns what was there.
-    fn put(
-        &mut self,
-        hash: u64,
-        kind: Kind,
-        name: &str,
-        rules: Option<Arc<HostRules<P>>>,
-    ) -> Option<Arc<HostRules<P>>> {
-        match (self.find(hash, kind, name), rules) {
-            (Some(at), Some(rules)) => self.slots[at].rules.replace(rules),
-            (Some(at), None) => {
-                let before = self.slots[at].rules.take();
-                self.hosts -= 1;
-                // A gap would end a search too early.
-                self.rebuild();
-                before
-            }
-            (None, Some(rules)) => {
-                self.hosts += 1;
-                if self.slots.len() != capacity(self.hosts) {
-                    self.rebuild();
-                }
-                self.insert(Slot { hash, rules: Some(rules) });
-                None
-            }
-            (None, None) => None,
+/// Sets or removes a host; returns what was there.
+fn put<P>(
+    shard: &mut Shard<P>,
+    hash: u64,
+    kind: Kind,
+    name: &str,
+    rules: Option<Arc<HostRules<P>>>,
+) -> Option<Arc<HostRules<P>>> {
+    match (find(shard, hash, kind, name), rules) {
+        (Some(at), Some(rules)) => Arc::make_mut(shard)[at].rules.replace(rules),
+        (Some(at), None) => {
+            let before = shard[at].rules.clone();
+            // A gap would end a search too early.
+            *shard = rebuilt(shard, hosts(shard) - 1, Some(at));
+            before
         }
+        (None, Some(rules)) => {
+            let hosts = hosts(shard) + 1;
+            if shard.len() != capacity(hosts) {
+                *shard = rebuilt(shard, hosts, None);
+            }
+            insert(
+                Arc::make_mut(shard),
+                Slot {
+                    hash,
+                    rules: Some(rules),
+                },
+            );
+            None
+        }
+        (None, None) => None,
     }
+}
 
-    fn rebuild(&mut self) {
-        let free = || Slot { hash: 0, rules: None };
-        let slots = std::iter::repeat_with(free).take(capacity(self.hosts)).collect();
-        for slot in std::mem::replace(&mut self.slots, slots) {
-            if slot.rules.is_some() {
-                self.insert(slot);
-            }
-        }
-    }
+fn hosts<P>(shard: &[Slot<P>]) -> usize {
+    shard.iter().filter(|slot| slot.rules.is_some()).count()
+}
 
-    /// Puts a host that is not there into the first free slot, of which there is one.
-    fn insert(&mut self, slot: Slot<P>) {
-        let mask = self.slots.len() - 1;
-        let mut at = (slot.hash as usize) & mask;
-        while self.slots[at].rules.is_some() {
-            at = (at + 1) & mask;
+/// The same hosts, but for the one at `without`, in as many slots as `hosts` of them have.
+fn rebuilt<P>(shard: &[Slot<P>], hosts: usize, without: Option<usize>) -> Shard<P> {
+    let free = || Slot {
+        hash: 0,
+        rules: None,
+    };
+    let mut slots: Vec<Slot<P>> = std::iter::repeat_with(free).take(capacity(hosts)).collect();
+    for (at, slot) in shard.iter().enumerate() {
+        if slot.rules.is_some() && Some(at) != without {
+            insert(&mut slots, slot.clone());
         }
-        self.slots[at] = slot;
     }
+    slots.into()
+}
+
+/// Puts a host that is not there into the first free slot, of which there is one.
+fn insert<P>(slots: &mut [Slot<P>], slot: Slot<P>) {
+    let mask = slots.len() - 1;
+    let mut at = (slot.hash as usize) & mask;
+    while slots[at].rules.is_some() {
+        at = (at + 1) & mask;
+    }
+    slots[at] = slot;
 }
 
 /// Slots for so many hosts.
 fn capacity(hosts: usize) -> usize {
-    if hosts == 0 { 0 } else { (hosts + hosts / 3 + 1).next_power_of_two() }
+    if hosts == 0 {
+        0
+    } else {
+        (hosts + hosts / 3 + 1).next_power_of_two()
+    }
 }
 
 impl Wildcards {
     fn add(&mut self, pattern: &HostPattern) {
         match pattern {
             HostPattern::Exact(_) => {}
-            HostPattern::Wildcard { mode: WildcardMode::OneLabel, .. } => self.one_label += 1,
-            HostPattern::Wildcard { suffix, mode: WildcardMode::ManyLabels } => {
+            HostPattern::Wildcard {
+                mode: WildcardMode::OneLabel,
+                ..
+            } => self.one_label += 1,
+            HostPattern::Wildcard {
+                suffix,
+                mode: WildcardMode::ManyLabels,
+            } => {
                 let labels = label_count(suffix);
                 if self.many_labels.len() <= labels {
                     self.many_labels.resize(labels + 1, 0);
@@ -311,8 +352,14 @@ impl Wildcards {
     fn remove(&mut self, pattern: &HostPattern) {
         match pattern {
             HostPattern::Exact(_) => {}
-            HostPattern::Wildcard { mode: WildcardMode::OneLabel, .. } => self.one_label -= 1,
-            HostPattern::Wildcard { suffix, mode: WildcardMode::ManyLabels } => {
+            HostPattern::Wildcard {
+                mode: WildcardMode::OneLabel,
+                ..
+            } => self.one_label -= 1,
+            HostPattern::Wildcard {
+                suffix,
+                mode: WildcardMode::ManyLabels,
+            } => {
                 self.many_labels[label_count(suffix)] -= 1;
                 while self.many_labels.last() == Some(&0) {
                     self.many_labels.pop();
@@ -338,16 +385,12 @@ impl<P> Clone for RouteTable<P> {
     }
 }
 
-impl<P> Clone for Group<P> {
+impl<P> Clone for Slot<P> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<P> Clone for Shard<P> {
-    fn clone(&self) -> Self {
-        let slot = |slot: &Slot<P>| Slot { hash: slot.hash, rules: slot.rules.clone() };
-        Self { slots: self.slots.iter().map(slot).collect(), hosts: self.hosts }
+        Self {
+            hash: self.hash,
+            rules: self.rules.clone(),
+        }
     }
 }
 

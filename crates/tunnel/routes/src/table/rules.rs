@@ -11,17 +11,32 @@ const LINEAR: usize = 8;
 
 /// The routes of one host pattern, at least one, of which no two have the same key.
 ///
-/// A lookup among a million hosts waits for memory, not for the processor, so whatever a host with a few short paths
-/// needs lies in one piece.
+/// A lookup among a million routes waits for memory, not for the processor: what a host with a few short paths needs
+/// lies in one piece, and a host with many paths is two steps away from each of them.
 #[derive(Debug)]
 pub(crate) struct HostRules<P> {
     kind: Kind,
     name_length: u8,
-    /// The name, then a record per rule: exact ones first, then the longer ones. In this order the first match wins.
-    text: Text,
-    /// By the number of the rule.
-    entries: Entries<P>,
-    index: Option<Box<Index>>,
+    body: Body<P>,
+}
+
+/// The text is the name, then a record per rule: exact ones first, then the longer ones, so that the first match wins.
+/// Entries are in the order of the records.
+#[derive(Debug)]
+enum Body<P> {
+    One {
+        text: Text,
+        entry: P,
+    },
+    Few {
+        text: Text,
+        entries: Box<[P]>,
+    },
+    Many {
+        text: Box<[u8]>,
+        entries: Box<[P]>,
+        index: Index,
+    },
 }
 
 /// Bytes that are in place if they are few.
@@ -31,14 +46,8 @@ enum Text {
     Long(Box<[u8]>),
 }
 
-/// As many as make a `Text` of 64 bytes.
-const SHORT: usize = 62;
-
-#[derive(Debug)]
-enum Entries<P> {
-    One(P),
-    Many(Box<[P]>),
-}
+/// As many as make a `Text` of 72 bytes.
+const SHORT: usize = 70;
 
 /// A rule as it stands in the text.
 struct Record<'a> {
@@ -79,7 +88,11 @@ impl<P> HostRules<P> {
                 PathType::Prefix | PathType::ImplementationSpecific => false,
             };
             if let Some(key) = path::of_route(&parsed.path) {
-                let key = if exact { &key } else { key.strip_suffix(b"/").unwrap_or(&key) };
+                let key = if exact {
+                    &key
+                } else {
+                    key.strip_suffix(b"/").unwrap_or(&key)
+                };
                 keyed.push((key.to_vec(), exact, route, entry));
             }
         }
@@ -99,7 +112,10 @@ impl<P> HostRules<P> {
         let mut entries = Vec::with_capacity(keyed.len());
         for (key, exact, _, entry) in keyed {
             // A path has at most 4,096 bytes, and a host would need a million of them to run out of 32 bits.
-            let (Ok(number), Ok(length)) = (u32::try_from(entries.len()), u16::try_from(key.len())) else { continue };
+            let (Ok(number), Ok(length)) = (u32::try_from(entries.len()), u16::try_from(key.len()))
+            else {
+                continue;
+            };
             if u32::try_from(text.len()).is_err() {
                 break;
             }
@@ -108,27 +124,31 @@ impl<P> HostRules<P> {
             text.extend_from_slice(&key);
             entries.push(entry);
         }
-        let rules = entries.len();
-        let entries = match entries.pop() {
-            None => return None,
-            Some(only) if entries.is_empty() => Entries::One(only),
-            Some(last) => {
-                entries.push(last);
-                Entries::Many(entries.into())
+        // A name has at most 253 characters.
+        let name_length = u8::try_from(name.len()).ok()?;
+        let body = match entries.len() {
+            0 | 1 => Body::One {
+                text: Text::new(text),
+                entry: entries.pop()?,
+            },
+            2..=LINEAR => Body::Few {
+                text: Text::new(text),
+                entries: entries.into(),
+            },
+            rules => {
+                let index = Index::new(&text, name.len(), rules);
+                Body::Many {
+                    text: text.into(),
+                    entries: entries.into(),
+                    index,
+                }
             }
         };
-        let mut built = Self {
+        Some(Self {
             kind: Kind::of(pattern),
-            // A name has at most 253 characters.
-            name_length: u8::try_from(name.len()).ok()?,
-            text: Text::new(text),
-            entries,
-            index: None,
-        };
-        if rules > LINEAR {
-            built.index = Some(Box::new(Index::new(&built, rules)));
-        }
-        Some(built)
+            name_length,
+            body,
+        })
     }
 
     /// Whether these are the rules of this pattern.
@@ -137,67 +157,81 @@ impl<P> HostRules<P> {
     }
 
     /// The suffix of a wildcard, or the host.
-    pub(super) fn name(&self) -> &[u8] {
-        &self.text.bytes()[..usize::from(self.name_length)]
+    fn name(&self) -> &[u8] {
+        &self.text()[..usize::from(self.name_length)]
     }
 
     pub(crate) fn len(&self) -> usize {
-        match &self.entries {
-            Entries::One(_) => 1,
-            Entries::Many(entries) => entries.len(),
+        match &self.body {
+            Body::One { .. } => 1,
+            Body::Few { entries, .. } | Body::Many { entries, .. } => entries.len(),
         }
     }
 
     /// The entry of a rule that `find` returned.
     pub(crate) fn entry(&self, rule: usize) -> Option<&P> {
-        match &self.entries {
-            Entries::One(entry) => Some(entry),
-            Entries::Many(entries) => entries.get(rule),
+        match &self.body {
+            Body::One { entry, .. } => Some(entry),
+            Body::Few { entries, .. } | Body::Many { entries, .. } => entries.get(rule),
         }
     }
 
     /// The number of the rule that wins for one reading of a path, which starts with a slash.
     pub(crate) fn find(&self, path: &[u8]) -> Option<usize> {
-        match &self.index {
-            None => self.records().find(|record| record.matches(path)).map(|record| record.number),
-            Some(index) => index.find(self, path),
+        match &self.body {
+            Body::One { text, .. } | Body::Few { text, .. } => {
+                let mut records = records(text.bytes(), usize::from(self.name_length));
+                records
+                    .find(|(_, record)| record.matches(path))
+                    .map(|(_, record)| record.number)
+            }
+            Body::Many { text, index, .. } => index.find(text, path),
         }
     }
 
     /// Bytes of this and of what belongs to it, but for what the entries point to.
     pub(crate) fn memory_bytes(&self) -> usize {
         let counters = 2 * size_of::<usize>();
-        let text = match &self.text {
-            Text::Short(..) => 0,
-            Text::Long(bytes) => bytes.len(),
+        let body = match &self.body {
+            Body::One { text, .. } => text.heap(),
+            Body::Few { text, entries } => text.heap() + size_of_val(&**entries),
+            Body::Many {
+                text,
+                entries,
+                index,
+            } => text.len() + size_of_val(&**entries) + size_of_val(&*index.slots),
         };
-        let entries = match &self.entries {
-            Entries::One(_) => 0,
-            Entries::Many(entries) => size_of_val(&**entries),
-        };
-        let index = self.index.as_ref().map_or(0, |index| size_of::<Index>() + size_of_val(&*index.slots));
-        counters + size_of::<Self>() + text + entries + index
+        counters + size_of::<Self>() + body
     }
 
-    fn record(&self, at: usize) -> Option<Record<'_>> {
-        let (head, rest) = self.text.bytes().get(at..)?.split_first_chunk::<RECORD_HEAD>()?;
-        let &[a, b, c, d, low, high] = head;
-        let length = u16::from_le_bytes([low, high]);
-        Some(Record {
-            number: u32::from_le_bytes([a, b, c, d]) as usize,
-            exact: length & EXACT_BIT != 0,
-            key: rest.get(..usize::from(length & !EXACT_BIT))?,
-        })
+    fn text(&self) -> &[u8] {
+        match &self.body {
+            Body::One { text, .. } | Body::Few { text, .. } => text.bytes(),
+            Body::Many { text, .. } => text,
+        }
     }
+}
 
-    fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let mut at = usize::from(self.name_length);
-        std::iter::from_fn(move || {
-            let record = self.record(at)?;
-            at += RECORD_HEAD + record.key.len();
-            Some(record)
-        })
-    }
+/// The record that begins at `at`.
+fn record(text: &[u8], at: usize) -> Option<Record<'_>> {
+    let (head, rest) = text.get(at..)?.split_first_chunk::<RECORD_HEAD>()?;
+    let &[a, b, c, d, low, high] = head;
+    let length = u16::from_le_bytes([low, high]);
+    Some(Record {
+        number: u32::from_le_bytes([a, b, c, d]) as usize,
+        exact: length & EXACT_BIT != 0,
+        key: rest.get(..usize::from(length & !EXACT_BIT))?,
+    })
+}
+
+/// All records from `at` on, with where they begin.
+fn records(text: &[u8], mut at: usize) -> impl Iterator<Item = (usize, Record<'_>)> {
+    std::iter::from_fn(move || {
+        let record = record(text, at)?;
+        let begins = at;
+        at += RECORD_HEAD + record.key.len();
+        Some((begins, record))
+    })
 }
 
 impl Text {
@@ -218,17 +252,29 @@ impl Text {
             Self::Long(bytes) => bytes,
         }
     }
+
+    fn heap(&self) -> usize {
+        match self {
+            Self::Short(..) => 0,
+            Self::Long(bytes) => bytes.len(),
+        }
+    }
 }
 
 impl Record<'_> {
     fn matches(&self, path: &[u8]) -> bool {
-        if self.exact { self.key == path } else { is_element_prefix(self.key, path) }
+        if self.exact {
+            self.key == path
+        } else {
+            is_element_prefix(self.key, path)
+        }
     }
 }
 
 /// `/foo` is one of `/foo`, `/foo/` and `/foo/bar`, not of `/foobar`; the empty key is one of every path.
 fn is_element_prefix(key: &[u8], path: &[u8]) -> bool {
-    path.strip_prefix(key).is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+    path.strip_prefix(key)
+        .is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
 }
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -259,7 +305,10 @@ fn prefixes(path: &[u8], mut visit: impl FnMut(usize, u64, usize)) -> u64 {
     let mut start = 1;
     let mut depth = 0;
     while start <= path.len() {
-        let end = path[start..].iter().position(|&byte| byte == b'/').map_or(path.len(), |at| start + at);
+        let end = path[start..]
+            .iter()
+            .position(|&byte| byte == b'/')
+            .map_or(path.len(), |at| start + at);
         hash = add_element(hash, &path[start..end]);
         depth += 1;
         visit(depth, hash, end);
@@ -269,12 +318,16 @@ fn prefixes(path: &[u8], mut visit: impl FnMut(usize, u64, usize)) -> u64 {
 }
 
 impl Index {
-    fn new<P>(host: &HostRules<P>, rules: usize) -> Self {
+    /// Of a text with so many rules that begin after the name.
+    fn new(text: &[u8], name: usize, rules: usize) -> Self {
         let capacity = (rules * 3 / 2 + 1).next_power_of_two();
         let free = Slot { tag: 0, record: 0 };
-        let mut index = Self { slots: vec![free; capacity].into(), depths: 0, has_exact: false };
-        let mut at = usize::from(host.name_length);
-        for record in host.records() {
+        let mut index = Self {
+            slots: vec![free; capacity].into(),
+            depths: 0,
+            has_exact: false,
+        };
+        for (at, record) in records(text, name) {
             let mut depth = 0;
             let hash = prefixes(record.key, |deeper, _, _| depth = deeper);
             let hash = if record.exact { hash ^ EXACT } else { hash };
@@ -288,26 +341,32 @@ impl Index {
                 slot = (slot + 1) & (capacity - 1);
             }
             // The text was made so that every record begins within 32 bits.
-            index.slots[slot] = Slot { tag: tag(hash), record: at as u32 };
-            at += RECORD_HEAD + record.key.len();
+            index.slots[slot] = Slot {
+                tag: tag(hash),
+                record: at as u32,
+            };
         }
         index
     }
 
-    fn find<P>(&self, host: &HostRules<P>, path: &[u8]) -> Option<usize> {
+    fn find(&self, text: &[u8], path: &[u8]) -> Option<usize> {
         let mut longest = None;
         let whole = prefixes(path, |depth, hash, length| {
             if self.depths & depth_bit(depth) != 0
-                && let Some(rule) = self.get(host, hash, &path[..length], false)
+                && let Some(rule) = self.get(text, hash, &path[..length], false)
             {
                 longest = Some(rule);
             }
         });
-        let exact = if self.has_exact { self.get(host, whole ^ EXACT, path, true) } else { None };
+        let exact = if self.has_exact {
+            self.get(text, whole ^ EXACT, path, true)
+        } else {
+            None
+        };
         exact.or(longest)
     }
 
-    fn get<P>(&self, host: &HostRules<P>, hash: u64, key: &[u8], exact: bool) -> Option<usize> {
+    fn get(&self, text: &[u8], hash: u64, key: &[u8], exact: bool) -> Option<usize> {
         let mut at = self.home(hash);
         loop {
             let slot = self.slots[at];
@@ -315,7 +374,7 @@ impl Index {
                 return None;
             }
             if slot.tag == tag(hash)
-                && let Some(record) = host.record(slot.record as usize)
+                && let Some(record) = record(text, slot.record as usize)
                 && record.exact == exact
                 && record.key == key
             {
@@ -355,7 +414,16 @@ mod tests {
     #[test]
     fn elements_do_not_run_together_in_the_hash() {
         let hash = |path: &[u8]| prefixes(path, |_, _, _| ());
-        let paths: [&[u8]; 8] = [b"", b"/", b"//", b"/ab", b"/a/b", b"/ab/", b"/a\0b", b"/abcdefgh"];
+        let paths: [&[u8]; 8] = [
+            b"",
+            b"/",
+            b"//",
+            b"/ab",
+            b"/a/b",
+            b"/ab/",
+            b"/a\0b",
+            b"/abcdefgh",
+        ];
         for (at, a) in paths.iter().enumerate() {
             for b in &paths[at + 1..] {
                 assert_ne!(hash(a), hash(b), "{a:?} {b:?}");

@@ -31,8 +31,16 @@ fn paths(paths: &[&str]) -> RouteTable<String> {
 
 /// The same table with so many other paths that it is searched by hashing.
 fn many_paths(some: &[&str]) -> RouteTable<String> {
-    let others: Vec<String> = (0..40).map(|number| format!("/filler-{number}/x")).collect();
-    paths(&some.iter().copied().chain(others.iter().map(String::as_str)).collect::<Vec<_>>())
+    let others: Vec<String> = (0..40)
+        .map(|number| format!("/filler-{number}/x"))
+        .collect();
+    paths(
+        &some
+            .iter()
+            .copied()
+            .chain(others.iter().map(String::as_str))
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn each_size(some: &[&str], check: impl Fn(&RouteTable<String>)) {
@@ -100,7 +108,11 @@ fn the_longest_path_wins_and_exact_before_prefix() {
 
 #[test]
 fn of_equal_routes_the_oldest_wins_then_the_least_source() {
-    let aged = |created, source: &str| Route { created, source: source.into(), ..route("h.example", "/a", PathType::Prefix) };
+    let aged = |created, source: &str| Route {
+        created,
+        source: source.into(),
+        ..route("h.example", "/a", PathType::Prefix)
+    };
     let mut contest = vec![
         (aged(20, "Ingress/a/a"), "young"),
         (aged(10, "Ingress/b/b"), "old, later name"),
@@ -116,8 +128,14 @@ fn of_equal_routes_the_oldest_wins_then_the_least_source() {
     }
     // The same path with and without a final slash is the same prefix.
     let mut table = RouteTable::new();
-    let slash = Route { created: 5, ..route("h.example", "/a/", PathType::ImplementationSpecific) };
-    table.set_host(&one("h.example"), vec![(aged(10, "Ingress/b/b"), "plain"), (slash, "slash")]);
+    let slash = Route {
+        created: 5,
+        ..route("h.example", "/a/", PathType::ImplementationSpecific)
+    };
+    table.set_host(
+        &one("h.example"),
+        vec![(aged(10, "Ingress/b/b"), "plain"), (slash, "slash")],
+    );
     assert_eq!(table.lookup("h.example", "/a"), Ok(&"slash"));
 }
 
@@ -183,7 +201,9 @@ fn a_path_that_backends_could_read_differently_is_bad_only_if_routes_differ() {
         assert!(bad("static"));
     });
     // With one route for everything there is nothing to get around.
-    each_size(&["/"], |table| assert_eq!(hit(table, "/a/%2e%2e/..%2f\\b"), Some("/")));
+    each_size(&["/"], |table| {
+        assert_eq!(hit(table, "/a/%2e%2e/..%2f\\b"), Some("/"))
+    });
 }
 
 #[test]
@@ -214,19 +234,30 @@ fn the_most_specific_host_is_consulted_and_no_other() {
     // A one-label wildcard is of the parent only.
     table.set_host(&many("*.example"), Vec::<(Route, _)>::new());
     table.set_host(&many("*.b.example"), Vec::<(Route, _)>::new());
-    assert_eq!(table.lookup("c.c.b.example", "/"), Err(NoMatch::UnknownHost));
+    assert_eq!(
+        table.lookup("c.c.b.example", "/"),
+        Err(NoMatch::UnknownHost)
+    );
 }
 
 #[test]
 fn a_change_touches_its_host_only_and_clones_keep_what_they_had() {
     let mut table = RouteTable::new();
-    let hosts: Vec<HostPattern> = (0..500).map(|number| one(&format!("h{number}.example"))).collect();
+    let hosts: Vec<HostPattern> = (0..500)
+        .map(|number| one(&format!("h{number}.example")))
+        .collect();
     for (number, host) in hosts.iter().enumerate() {
         table.set_host(host, vec![(route("x", "/", PathType::Prefix), number)]);
     }
     let before = table.clone();
     let bytes = table.memory_bytes();
-    table.set_host(&hosts[7], vec![(route("x", "/a", PathType::Prefix), 1007), (route("x", "/b", PathType::Prefix), 2007)]);
+    table.set_host(
+        &hosts[7],
+        vec![
+            (route("x", "/a", PathType::Prefix), 1007),
+            (route("x", "/b", PathType::Prefix), 2007),
+        ],
+    );
     table.set_host(&hosts[8], Vec::<(Route, usize)>::new());
     assert_eq!(before.lookup("h7.example", "/"), Ok(&7));
     assert_eq!(before.lookup("h8.example", "/"), Ok(&8));
@@ -235,7 +266,9 @@ fn a_change_touches_its_host_only_and_clones_keep_what_they_had() {
     assert_eq!(table.lookup("h8.example", "/"), Err(NoMatch::UnknownHost));
     let shared = (0..FANOUT)
         .flat_map(|group| (0..FANOUT).map(move |shard| (group, shard)))
-        .filter(|&(group, shard)| Arc::ptr_eq(&table.groups[group].0[shard], &before.groups[group].0[shard]))
+        .filter(|&(group, shard)| {
+            Arc::ptr_eq(&table.groups[group][shard], &before.groups[group][shard])
+        })
         .count();
     assert_eq!(shared, FANOUT * FANOUT - 2);
     assert_eq!((before.len(), table.len()), (500, 500));
@@ -247,7 +280,10 @@ fn a_change_touches_its_host_only_and_clones_keep_what_they_had() {
         table.set_host(host, Vec::<(Route, usize)>::new());
     }
     assert!(table.is_empty());
-    assert_eq!(table.memory_bytes(), RouteTable::<usize>::new().memory_bytes());
+    assert_eq!(
+        table.memory_bytes(),
+        RouteTable::<usize>::new().memory_bytes()
+    );
 }
 
 #[test]
@@ -256,27 +292,40 @@ fn hosts_with_equal_hashes_are_told_apart() {
         let routes = vec![(route("x", "/", PathType::Prefix), entry)];
         HostRules::new(&one(host), routes).map(Arc::new)
     };
-    let mut shard = Shard { slots: Vec::new(), hosts: 0 };
+    let mut shard: Shard<usize> = Arc::new([]);
     let hosts: Vec<String> = (0..20).map(|number| format!("h{number}")).collect();
     for (number, host) in hosts.iter().enumerate() {
         // The last slot of most sizes: a run of equal hashes goes over the end.
-        assert!(shard.put(63, Kind::Exact, host, rules(host, number)).is_none());
+        assert!(put(&mut shard, 63, Kind::Exact, host, rules(host, number)).is_none());
     }
-    assert!(shard.put(63, Kind::OneLabel, "h3", rules("*.h3", 103)).is_none());
-    for (number, host) in hosts.iter().enumerate().filter(|(number, _)| number % 3 == 0) {
-        let before = shard.put(63, Kind::Exact, host, None);
-        assert_eq!(before.and_then(|rules| rules.entry(0).copied()), Some(number));
+    assert!(put(&mut shard, 63, Kind::OneLabel, "h3", rules("*.h3", 103)).is_none());
+    for (number, host) in hosts
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| number % 3 == 0)
+    {
+        let before = put(&mut shard, 63, Kind::Exact, host, None);
+        assert_eq!(
+            before.and_then(|rules| rules.entry(0).copied()),
+            Some(number)
+        );
     }
     let entry = |kind, host: &str| {
-        let at = shard.find(63, kind, host)?;
-        shard.slots[at].rules.as_ref().and_then(|rules| rules.entry(0).copied())
+        let at = find(&shard, 63, kind, host)?;
+        shard[at]
+            .rules
+            .as_ref()
+            .and_then(|rules| rules.entry(0).copied())
     };
     for (number, host) in hosts.iter().enumerate() {
-        assert_eq!(entry(Kind::Exact, host), Some(number).filter(|number| number % 3 != 0));
+        assert_eq!(
+            entry(Kind::Exact, host),
+            Some(number).filter(|number| number % 3 != 0)
+        );
     }
     assert_eq!(entry(Kind::OneLabel, "h3"), Some(103));
     assert_eq!(entry(Kind::ManyLabels, "h3"), None);
-    assert_eq!((shard.hosts, shard.slots.len()), (14, 32));
+    assert_eq!((super::hosts(&shard), shard.len()), (14, 32));
 }
 
 #[test]
@@ -287,8 +336,14 @@ fn names_and_paths_of_every_length_are_kept_whole() {
         let mut table = RouteTable::new();
         table.set_host(&one(&host), vec![(route("x", &path, PathType::Exact), 1)]);
         assert_eq!(table.lookup(&host, &path), Ok(&1), "{length}");
-        assert_eq!(table.lookup(&host, &path[1..]), Err(NoMatch::BadPath("the path does not start with a slash")));
-        assert_eq!(table.lookup(&host, &format!("{path}p")), Err(NoMatch::UnknownPath));
+        assert_eq!(
+            table.lookup(&host, &path[1..]),
+            Err(NoMatch::BadPath("the path does not start with a slash"))
+        );
+        assert_eq!(
+            table.lookup(&host, &format!("{path}p")),
+            Err(NoMatch::UnknownPath)
+        );
         assert_eq!(table.lookup(&host[1..], &path), Err(NoMatch::UnknownHost));
     }
 }
@@ -296,16 +351,32 @@ fn names_and_paths_of_every_length_are_kept_whole() {
 #[test]
 fn routes_that_no_request_can_reach_are_left_out() {
     let mut table = RouteTable::new();
-    table.set_host(&one("h.example"), vec![(route("x", "/a/../b", PathType::Prefix), ())]);
+    table.set_host(
+        &one("h.example"),
+        vec![(route("x", "/a/../b", PathType::Prefix), ())],
+    );
     assert!(table.is_empty());
     assert_eq!(table.lookup("h.example", "/b"), Err(NoMatch::UnknownHost));
 }
 
 /// The rules read off the documentation, without regard to time.
 fn slow_lookup<'a>(routes: &'a [Route], path: &str) -> Option<&'a Route> {
-    let elements = |path: &str| -> Vec<String> { path[1..].split('/').map(str::to_owned).collect() };
-    let prefix = |path: &str| elements(path.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(path));
-    let depth = |route: &Route| if route.path == "/" { 0 } else { prefix(&route.path).len() };
+    let elements =
+        |path: &str| -> Vec<String> { path[1..].split('/').map(str::to_owned).collect() };
+    let prefix = |path: &str| {
+        elements(
+            path.strip_suffix('/')
+                .filter(|rest| !rest.is_empty())
+                .unwrap_or(path),
+        )
+    };
+    let depth = |route: &Route| {
+        if route.path == "/" {
+            0
+        } else {
+            prefix(&route.path).len()
+        }
+    };
     let matches = |route: &&Route| match route.path_type {
         PathType::Exact => route.path == path,
         PathType::Prefix | PathType::ImplementationSpecific => {
@@ -314,7 +385,11 @@ fn slow_lookup<'a>(routes: &'a [Route], path: &str) -> Option<&'a Route> {
     };
     routes.iter().filter(matches).min_by_key(|route| {
         let exact = route.path_type == PathType::Exact;
-        let rank = if exact { (0, 0) } else { (1, usize::MAX - depth(route)) };
+        let rank = if exact {
+            (0, 0)
+        } else {
+            (1, usize::MAX - depth(route))
+        };
         (rank, route.created, route.source.clone(), route.id)
     })
 }
@@ -324,13 +399,19 @@ fn any_path() -> impl Strategy<Value = String> {
 }
 
 fn any_route() -> impl Strategy<Value = Route> {
-    let path_type = prop::sample::select(vec![PathType::Exact, PathType::Prefix, PathType::ImplementationSpecific]);
-    (any_path(), path_type, 0..3i64, 0..3u8, any::<u64>()).prop_map(|(path, path_type, created, source, id)| Route {
-        created,
-        source: format!("Ingress/a/{source}"),
-        id: RouteId(id),
-        ..route("h.example", &path, path_type)
-    })
+    let path_type = prop::sample::select(vec![
+        PathType::Exact,
+        PathType::Prefix,
+        PathType::ImplementationSpecific,
+    ]);
+    (any_path(), path_type, 0..3i64, 0..3u8, any::<u64>()).prop_map(
+        |(path, path_type, created, source, id)| Route {
+            created,
+            source: format!("Ingress/a/{source}"),
+            id: RouteId(id),
+            ..route("h.example", &path, path_type)
+        },
+    )
 }
 
 proptest! {

@@ -1,0 +1,6 @@
+//! The edge through its public API and its sockets.
+
+mod admin;
+mod clusters;
+mod crash;
+mod support;
