@@ -18,7 +18,7 @@ pub(crate) fn orphans(package: &Package) -> Vec<String> {
         walk(&target.src_path, true, &mut reached);
     }
     let mut there = Vec::new();
-    for part in ["src", "tests", "benches", "examples", "fuzz_targets"] {
+    for part in ["src", "tests", "benches", "examples", "targets"] {
         rust_files(&folder.join(part), &mut there);
     }
     there

@@ -1,12 +1,14 @@
 //! The agent's side of the control channel of one connection: registers, sends heartbeats and
 //! routes, hears what the edge refused. What to send is decided by the pure session.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gatewright_link::ControlChannel;
 use gatewright_routes::message::{
-    AgentMessage, EdgeMessage, Heartbeat, HeartbeatMetadata, Register, RegisterSuccess,
+    AgentMessage, EdgeMessage, Heartbeat, HeartbeatMetadata, Refused, Register, RegisterSuccess,
 };
+use gatewright_routes::RouteId;
 use gatewright_routes::session::AgentSession;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -211,10 +213,6 @@ impl Clock {
 fn take(edge: &str, session: &mut AgentSession, now: u64, text: &str) {
     match EdgeMessage::decode(text) {
         Ok((_, EdgeMessage::IngressRoutesAck(ack))) => {
-            for refused in &ack.refused {
-                tracing::warn!(edge, host = refused.host, path = refused.path, reason = %refused.reason,
-                    "the edge refuses a route: {}", refused.message);
-            }
             session.on_ack(now, &ack);
         }
         Ok((_, EdgeMessage::Error(error))) => {
@@ -252,19 +250,51 @@ fn beat(shared: &Shared) -> AgentMessage {
     })
 }
 
-/// Shows what the session knows to the reporter and to health checks.
+/// Shows what the session knows to the reporter and to health checks, and logs what is new.
 fn publish(shared: &Shared, edge: &str, session: &AgentSession) {
+    let unchanged = |before: &BTreeMap<RouteId, Refused>| {
+        let reasons = |all: &BTreeMap<RouteId, Refused>| {
+            all.iter().map(|(id, refused)| (*id, refused.reason)).collect::<Vec<_>>()
+        };
+        reasons(before) == reasons(session.refusals())
+    };
     shared.refusals.send_if_modified(|all| {
-        if all.get(edge) == Some(session.refusals()) {
+        let before = all.entry(edge.to_owned()).or_default();
+        if unchanged(before) {
             return false;
         }
-        all.insert(edge.to_owned(), session.refusals().clone());
+        let now = with_places(shared, session.refusals());
+        for (id, refused) in now.iter().filter(|(id, _)| !before.contains_key(id)) {
+            tracing::warn!(edge, route = %id, host = refused.host, path = refused.path,
+                reason = %refused.reason, "the edge refuses a route: {}", refused.message);
+        }
+        for (id, refused) in before.iter().filter(|(id, _)| !now.contains_key(id)) {
+            tracing::info!(edge, route = %id, host = refused.host, path = refused.path,
+                "the route is no longer refused");
+        }
+        *before = now;
         true
     });
     let in_sync = session.in_sync();
     shared.status.send_if_modified(|status| {
         status.in_sync.insert(edge.to_owned(), in_sync) != Some(in_sync)
     });
+}
+
+/// Refusals with the host and path that the route has here: an edge may answer with ids alone.
+fn with_places(
+    shared: &Shared,
+    refusals: &BTreeMap<RouteId, Refused>,
+) -> BTreeMap<RouteId, Refused> {
+    let offer = shared.offer.borrow();
+    let mut placed = refusals.clone();
+    for (id, refused) in &mut placed {
+        if let Some(route) = offer.routes.get(id) {
+            refused.host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
+            refused.path.clone_from(&route.path);
+        }
+    }
+    placed
 }
 
 async fn send(control: &ControlChannel, request_id: &str, message: AgentMessage) {

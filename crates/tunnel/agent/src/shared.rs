@@ -144,6 +144,7 @@ impl Shared {
             classes: self.config.ingress_classes.clone(),
         };
         let translation = translate(objects, &options);
+        self.log_refusals(&translation);
         let is_private = match (self.config.network, network(objects)) {
             (NetworkMode::Private, _) | (NetworkMode::Auto, Network::Private) => true,
             (NetworkMode::Public, _) => false,
@@ -191,6 +192,17 @@ impl Shared {
             changed
         });
         self.translation.send_replace(Arc::new(translation));
+    }
+}
+
+impl Shared {
+    /// Logs rules that cannot be served, each once until that changes.
+    fn log_refusals(&self, now: &Translation) {
+        let before = self.translation.borrow();
+        for refusal in now.refusals.iter().filter(|refusal| !before.refusals.contains(refusal)) {
+            tracing::warn!(ingress = %refusal.object, rule = refusal.rule, reason = %refusal.reason,
+                "a rule is not served: {}", refusal.message);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(crate) struct Line<'a> {
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     sender: Option<SyncSender<Vec<u8>>>,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 thread_local! {
@@ -41,13 +42,14 @@ thread_local! {
 }
 
 impl AccessLog {
-    /// Opens the target and starts the writer.
-    pub(crate) fn open(target: &AccessLogTarget) -> Result<Self, Error> {
+    /// Opens the target and starts the writer. `dropped` counts the lines that were dropped because
+    /// the writer fell behind.
+    pub(crate) fn open(target: &AccessLogTarget, dropped: Arc<AtomicU64>) -> Result<Self, Error> {
         let sink: Box<dyn std::io::Write + Send> = match target {
             AccessLogTarget::Off => {
                 return Ok(Self {
                     sender: None,
-                    dropped: AtomicU64::new(0),
+                    dropped,
                 });
             }
             AccessLogTarget::Stdout => Box::new(std::io::stdout()),
@@ -69,13 +71,8 @@ impl AccessLog {
             .map_err(Error::Thread)?;
         Ok(Self {
             sender: Some(sender),
-            dropped: AtomicU64::new(0),
+            dropped,
         })
-    }
-
-    /// Lines that were dropped because the writer fell behind.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Adds a line to this worker's batch.

@@ -30,6 +30,7 @@ struct Counters {
     no_cluster: ClusterStats,
     control_errors: Mutex<BTreeMap<&'static str, u64>>,
     rejected_agents: AtomicU64,
+    dropped_log_lines: Arc<AtomicU64>,
 }
 
 impl Metrics {
@@ -58,6 +59,12 @@ impl Metrics {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *counts.entry(code).or_default() += 1;
+    }
+
+    /// Where the access log counts lines that it had to drop.
+    #[must_use]
+    pub(crate) fn dropped_log_lines(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.counters.dropped_log_lines)
     }
 
     /// Counts an agent that came without a valid token.
@@ -176,6 +183,15 @@ impl Collector for Scrape {
             encoder.encode_descriptor(
                 "gatewright_rejected_agents",
                 "Agents turned away for want of a valid token.",
+                None,
+                MetricType::Counter,
+            )?,
+        )?;
+
+        ConstCounter::new(self.counters.dropped_log_lines.load(Relaxed)).encode(
+            encoder.encode_descriptor(
+                "gatewright_access_log_dropped",
+                "Lines of the access log dropped because the writer fell behind.",
                 None,
                 MetricType::Counter,
             )?,

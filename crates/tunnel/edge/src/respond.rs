@@ -46,13 +46,11 @@ pub enum ErrorCode {
     BackendProtocol,
     /// No byte of a response in time.
     FirstByteTimeout,
-    /// The edge is stopping.
-    Draining,
 }
 
 impl ErrorCode {
     /// Every code, for documentation and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::UnknownHost,
         Self::UnknownPath,
         Self::BadRequest,
@@ -71,7 +69,6 @@ impl ErrorCode {
         Self::BackendConnectTimeout,
         Self::BackendProtocol,
         Self::FirstByteTimeout,
-        Self::Draining,
     ];
 
     /// The value of `X-Gatewright-Error`.
@@ -178,11 +175,6 @@ impl ErrorCode {
                 "first_byte_timeout",
                 "The application did not answer in time.",
             ),
-            Self::Draining => (
-                S::SERVICE_UNAVAILABLE,
-                "draining",
-                "This gateway is restarting.",
-            ),
         }
     }
 
@@ -190,7 +182,7 @@ impl ErrorCode {
     fn retry_after(self) -> Option<&'static str> {
         match self {
             Self::NoTunnel | Self::NoEndpoints => Some("5"),
-            Self::TunnelFull | Self::RouteGone | Self::Draining => Some("1"),
+            Self::TunnelFull | Self::RouteGone => Some("1"),
             Self::UnknownHost
             | Self::UnknownPath
             | Self::BadRequest
@@ -217,7 +209,7 @@ impl ErrorCode {
             | Self::UriTooLong
             | Self::HeadersTooLarge
             | Self::RequestTimeout
-            | Self::Draining => true,
+            => true,
             Self::UnknownHost
             | Self::UnknownPath
             | Self::AmbiguousPath

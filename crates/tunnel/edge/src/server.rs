@@ -164,10 +164,11 @@ impl Edge {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Error::Random)?;
         let request_prefix = u64::from_le_bytes(*random.first_chunk::<8>().unwrap_or(&[0; 8]));
+        let metrics = Metrics::new(Arc::clone(&clusters));
         let shared = Arc::new(Shared {
-            metrics: Arc::new(Metrics::new(Arc::clone(&clusters))),
+            access_log: AccessLog::open(&config.access_log, metrics.dropped_log_lines())?,
+            metrics: Arc::new(metrics),
             recent_errors: Arc::new(RecentErrors::default()),
-            access_log: AccessLog::open(&config.access_log)?,
             link_limits: Limits {
                 max_streams: config.limits.tunnel_streams,
                 ..Limits::default()

@@ -71,8 +71,10 @@ impl Body for RecvBody {
         if this.over {
             return Poll::Ready(None);
         }
-        if !this.data_over {
+        while !this.data_over {
             match ready!(this.stream.poll_data(cx)) {
+                // The frame that only ends the stream.
+                Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
                     let taken = data.len();
                     if let Some(left) = this.length.as_mut() {

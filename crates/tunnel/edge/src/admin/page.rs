@@ -250,15 +250,14 @@ fn routes_table(html: &mut Page, mut routes: Vec<RouteJson>) {
                 .raw("</span>");
         }
         html.raw("<td>").text(&route.cluster).raw("<td>");
-        match (route.reason, route.message) {
-            (Some(reason), message) => {
-                html.pill("bad", &reason.replace('_', " "));
-                html.raw("<br><span class=\"soft\">")
-                    .text(message.unwrap_or_default())
-                    .raw("</span>")
-            }
-            (None, _) => html.pill("good", "served"),
+        match route.reason {
+            None => html.pill("good", "served"),
+            Some(reason) => html.pill("bad", &reason.replace('_', " ")),
         };
+        if let Some(message) = route.message {
+            html.raw("<tr class=\"sub\"><td colspan=\"5\" class=\"soft\">")
+                .text(message);
+        }
     }
     html.raw("</tbody></table>");
     if more > 0 {

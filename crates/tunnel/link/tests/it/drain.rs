@@ -8,9 +8,12 @@ use gatewright_link::{Limits, RequestBody, SendError};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full};
-use tokio::io::duplex;
+use tokio::io::{AsyncWriteExt, duplex};
 
-use crate::rig::{BOTH, Counted, Counting, Kind, Rig, agent_end, edge_end, fed, pattern, settled, soon};
+use crate::rig::{
+    ACK, BOTH, Counted, Counting, GOAWAY, Kind, PING, PIPE, Rig, SETTINGS, agent_end, edge_end, fed,
+    frame, pattern, read_frame, settled, soon,
+};
 
 type NoBody = RequestBody<Empty<Bytes>>;
 
@@ -99,23 +102,34 @@ async fn a_response_that_arrived_is_readable_after_the_connection() {
 /// sent last; so the end that leaves waits for the other to close.
 #[tokio::test(start_paused = true)]
 async fn the_agent_waits_for_the_edge_to_close_but_not_for_ever() {
-    for kind in BOTH {
+    for closes in [true, false] {
         let limits = Limits::default();
-        let (edge, agent) = duplex(crate::rig::PIPE);
-        let (end, accepted) = tokio::join!(agent_end(kind, agent, &limits), async {
-            let (_tunnel, _control, mut driver) = edge_end(kind, edge, &limits).await.unwrap();
-            // Reads GOAWAY, and then stands still with the socket open.
-            tokio::time::timeout(Duration::from_millis(1), &mut driver).await.unwrap_err();
-            driver
-        });
-        let end = end.unwrap();
+        let (mut edge, agent) = duplex(PIPE);
+        edge.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        edge.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        let end = agent_end(Kind::Raw, agent, &limits).await.unwrap();
         let agent = tokio::spawn(end.driver);
-        let begun = tokio::time::Instant::now();
         end.handle.shut_down();
-        soon(agent).await.unwrap().ok();
-        let took = begun.elapsed();
-        assert!(took <= limits.keep_alive_interval + limits.keep_alive_timeout, "{took:?}");
-        drop(accepted);
+        let mut last = None;
+        while let Some((kind, _, payload)) = soon(read_frame(&mut edge)).await {
+            if kind == PING {
+                edge.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
+            }
+            last = Some(kind);
+        }
+        // The agent has said its last word and closed its direction.
+        assert_eq!(last, Some(GOAWAY));
+        let begun = tokio::time::Instant::now();
+        settled().await;
+        assert!(!agent.is_finished(), "the socket was dropped with the edge still sending");
+        if closes {
+            drop(edge);
+            soon(agent).await.unwrap().unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        } else {
+            soon(agent).await.unwrap().unwrap();
+            assert!(begun.elapsed() >= limits.keep_alive_timeout);
+        }
     }
 }
 
@@ -153,7 +167,7 @@ async fn what_a_driver_owned_ends_when_it_is_dropped() {
 
 #[tokio::test]
 async fn a_tunnel_whose_driver_never_ran_is_closed() {
-    let (edge, _agent) = duplex(crate::rig::PIPE);
+    let (edge, _agent) = duplex(PIPE);
     let (tunnel, _control, driver) =
         edge_end(Kind::WebSocket, edge, &Limits::default()).await.unwrap();
     assert!(tunnel.is_usable());
@@ -202,16 +216,15 @@ async fn requests_on_a_new_connection_pass_while_the_old_one_drains() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_one_was_not_sent() {
-    let mut rig = Rig::new(Kind::Raw).await;
-    let slot = rig.tunnel.reserve().await.unwrap();
-    let relative = Request::builder().uri("/only/a/path").body(()).unwrap();
-    let sent = soon(slot.send(relative, NoBody::Empty, |_| {})).await;
-    assert!(matches!(sent, Err(SendError::NotSent(Some(_)))));
-    // And the control stream's own target is nothing that a request reaches.
-    let slot = rig.tunnel.reserve().await.unwrap();
-    let stolen = Request::builder().uri("gatewright://control/").body(()).unwrap();
-    let sent = soon(slot.send(stolen, NoBody::Empty, |_| {})).await;
-    assert!(matches!(sent, Err(SendError::NotSent(Some(_)))));
-    rig.small_request().await;
+async fn no_request_reaches_the_control_stream() {
+    for kind in BOTH {
+        let mut rig = Rig::new(kind).await;
+        let slot = rig.tunnel.reserve().await.unwrap();
+        let stolen = Request::builder().uri("gatewright://control/").body(()).unwrap();
+        let sent = soon(slot.send(stolen, NoBody::Empty, |_| {})).await;
+        assert!(matches!(sent, Err(SendError::NotSent(Some(_)))));
+        rig.small_request().await;
+        rig.agent_control.outgoing.send("unharmed".to_owned()).await.unwrap();
+        assert_eq!(soon(rig.edge_control.incoming.recv()).await.unwrap(), "unharmed");
+    }
 }

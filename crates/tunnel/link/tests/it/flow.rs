@@ -1,5 +1,6 @@
 //! Back-pressure: how much is held for readers that stand still, and that nobody waits for them.
 
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -143,7 +144,9 @@ async fn rapidly_aborted_requests_do_not_end_the_connection() {
                 let (_feed, body) = crate::rig::fed();
                 let mut future = Box::pin(slot.send(post, RequestBody::Stream(body), |_| {}));
                 // Polled once, so that the request is on its way when it is dropped.
-                assert!(futures_util::poll!(&mut future).is_pending());
+                let pending =
+                    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await;
+                assert!(pending);
                 sending.push(future);
             }
             tokio::task::yield_now().await;

@@ -282,10 +282,18 @@ impl Registry {
         Ok(self.settle(work, Some(id)))
     }
 
+    /// The clusters that may have a host and want it, the first claim first: the first of them has it. To keep this
+    /// order over a restart, store it and apply the routes of each host in it.
+    #[must_use]
+    pub fn claims(&self, pattern: &HostPattern) -> &[ClusterId] {
+        let host = self.hosts.get(&HostKey::of(pattern));
+        host.map_or(&[], |host| &host.claims)
+    }
+
     /// The cluster that has a host.
     #[must_use]
     pub fn owner(&self, pattern: &HostPattern) -> Option<&ClusterId> {
-        self.hosts.get(&HostKey::of(pattern))?.claims.first()
+        self.claims(pattern).first()
     }
 
     /// The routes to serve for a host: those of its owner, in the order of their ids.

@@ -230,6 +230,7 @@ fn the_first_claim_wins_and_the_next_follows_when_it_ends() {
         (vec![ACCEPTED, ACCEPTED], vec![])
     );
     assert_eq!(hosts(&changes), ["h.example"]);
+    assert_eq!(registry.claims(&one("h.example")), [id("a"), id("c")]);
     // Whoever comes back queues at the end.
     assert_eq!(
         said(&upsert(&mut registry, "b", &[("h.example", "/")]), "b"),
