@@ -71,8 +71,10 @@ pub enum Error {
         #[source]
         source: std::sync::Arc<redb::Error>,
     },
-    /// The store's writer has ended, because of an earlier failure or because the edge is stopping.
-    #[error("the edge is stopping and takes no changes")]
+    /// The store cannot be used at the moment, or the edge is stopping.
+    #[error(
+        "the edge takes no changes: it is stopping, or its store cannot be read (its log says why); try again later"
+    )]
     StoreClosed,
     /// A cluster of this name exists.
     #[error("a cluster named {name} exists already; choose another name, or delete that one first")]

@@ -118,7 +118,8 @@ impl From<WriteFailure> for Error {
 
 /// The open store. One process at a time has it.
 pub(crate) struct Store {
-    database: Database,
+    /// `None` after a failure of the disk: the database has to be opened anew then.
+    database: Option<Database>,
     path: PathBuf,
     /// Locked as long as this exists.
     _lock: File,
@@ -144,10 +145,9 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(Error::StoreInUse { path }),
             Err(TryLockError::Error(source)) => return Err(unusable(folder)(source)),
         }
-        let store = if path.try_exists().map_err(unusable(&path))? {
-            let file = private_file(&path).map_err(unusable(&path))?;
+        let mut store = if path.try_exists().map_err(unusable(&path))? {
             Self {
-                database: database(file, &path)?,
+                database: Some(database(&path)?),
                 path,
                 _lock: lock,
             }
@@ -155,11 +155,11 @@ impl Store {
             // The file gets its name when it is whole, so that a crash while it is made leaves nothing
             // that could be taken for a damaged store.
             let draft = folder.join(format!("{FILE}.new"));
-            let file = private_file(&draft)
-                .and_then(|file| file.set_len(0).map(|()| file))
+            private_file(&draft)
+                .and_then(|file| file.set_len(0))
                 .map_err(unusable(&draft))?;
-            let store = Self {
-                database: database(file, &draft)?,
+            let mut store = Self {
+                database: Some(database(&draft)?),
                 path,
                 _lock: lock,
             };
@@ -173,7 +173,7 @@ impl Store {
         Ok(store)
     }
 
-    fn initialise(&self) -> Result<(), WriteFailure> {
+    fn initialise(&mut self) -> Result<(), WriteFailure> {
         self.transact(|transaction| {
             transaction.open_table(META)?.insert("schema", SCHEMA)?;
             transaction.open_table(CLUSTERS)?;
@@ -185,9 +185,9 @@ impl Store {
         })
     }
 
-    fn check_schema(&self) -> Result<(), Error> {
+    fn check_schema(&mut self) -> Result<(), Error> {
         let found = (|| -> Result<Option<u64>, redb::Error> {
-            let transaction = self.database.begin_read()?;
+            let transaction = self.database()?.begin_read()?;
             Ok(transaction
                 .open_table(META)?
                 .get("schema")?
@@ -206,12 +206,12 @@ impl Store {
     }
 
     /// Everything that is in the store.
-    pub(crate) fn load(&self) -> Result<Contents, Error> {
+    pub(crate) fn load(&mut self) -> Result<Contents, Error> {
         let mut contents = Contents::default();
-        let transaction = self
-            .database
-            .begin_read()
-            .map_err(|source| self.damaged(source.into()))?;
+        let begun = self
+            .database()
+            .and_then(|database| Ok(database.begin_read()?));
+        let transaction = begun.map_err(|source| self.damaged(source))?;
         macro_rules! entries {
             ($table:expr, |$key:ident, $value:ident| $body:block) => {
                 let table = transaction
@@ -265,7 +265,7 @@ impl Store {
     }
 
     /// Makes all the changes, or none; when it returns without an error they are on the disk.
-    pub(crate) fn write(&self, ops: &[Op]) -> Result<(), WriteFailure> {
+    pub(crate) fn write(&mut self, ops: &[Op]) -> Result<(), WriteFailure> {
         self.transact(|transaction| {
             let mut clusters = transaction.open_table(CLUSTERS)?;
             let mut tokens = transaction.open_table(TOKENS)?;
@@ -319,19 +319,31 @@ impl Store {
     }
 
     fn transact(
-        &self,
+        &mut self,
         change: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), WriteFailure> {
         let committed = (|| -> Result<(), redb::Error> {
-            let mut transaction = self.database.begin_write()?;
+            let mut transaction = self.database()?.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             change(&transaction)?;
             Ok(transaction.commit()?)
         })();
-        committed.map_err(|source| WriteFailure {
-            path: self.path.clone(),
-            source: Arc::new(source),
+        committed.map_err(|source| {
+            // After a failure of the disk the database answers nothing any more.
+            self.database = None;
+            WriteFailure {
+                path: self.path.clone(),
+                source: Arc::new(source),
+            }
         })
+    }
+
+    /// The database, opened anew if need be.
+    fn database(&mut self) -> Result<&Database, redb::Error> {
+        match &mut self.database {
+            Some(database) => Ok(database),
+            closed => Ok(closed.insert(open_database(&self.path)?)),
+        }
     }
 
     fn parse<T: DeserializeOwned>(
@@ -381,19 +393,23 @@ fn private_file(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn database(file: File, path: &Path) -> Result<Database, Error> {
-    let opened = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create_file(file);
-    opened.map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => Error::StoreInUse {
+fn database(path: &Path) -> Result<Database, Error> {
+    open_database(path).map_err(|error| match error {
+        redb::Error::DatabaseAlreadyOpen => Error::StoreInUse {
             path: path.to_owned(),
         },
         other => Error::StoreDamaged {
             path: path.to_owned(),
-            source: Box::new(other.into()),
+            source: Box::new(other),
         },
     })
+}
+
+fn open_database(path: &Path) -> Result<Database, redb::Error> {
+    let file = private_file(path)?;
+    Ok(Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create_file(file)?)
 }
 
 /// Writing to memory fails only for maps without text keys, and there are none here.
@@ -447,7 +463,7 @@ mod tests {
         let config = StoreConfig {
             path: folder.path().to_owned(),
         };
-        let store = Store::open(&config).unwrap();
+        let mut store = Store::open(&config).unwrap();
         store
             .transact(|transaction| {
                 transaction.open_table(META)?.insert("schema", SCHEMA + 1)?;
@@ -466,7 +482,7 @@ mod tests {
     #[test]
     fn an_entry_that_cannot_be_read_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&StoreConfig {
+        let mut store = Store::open(&StoreConfig {
             path: folder.path().to_owned(),
         })
         .unwrap();
@@ -496,7 +512,7 @@ mod tests {
             b"half a database",
         )
         .unwrap();
-        let store = Store::open(&StoreConfig {
+        let mut store = Store::open(&StoreConfig {
             path: folder.path().to_owned(),
         })
         .unwrap();

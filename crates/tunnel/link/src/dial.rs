@@ -46,7 +46,12 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let error = |why| EndpointError { text: text.to_owned(), why };
+        // What is no host may be a secret, which must not reach a log.
+        let shown = || match text.split_once("://") {
+            Some((scheme, rest)) if rest.contains(['/', '?', '#', '@']) => format!("{scheme}://..."),
+            Some(_) | None => text.to_owned(),
+        };
+        let error = |why| EndpointError { text: shown(), why };
         let (scheme, rest) = text.split_once("://").ok_or(error("it has no scheme"))?;
         let (carrier, default_port) = match scheme {
             "ws" => (CarrierKind::WebSocket, Some(80)),
@@ -58,12 +63,22 @@ impl FromStr for Endpoint {
         if rest.contains(['/', '?', '#', '@']) {
             return Err(error("it has more than a host and a port"));
         }
+        if rest.is_empty() {
+            return Err(error("its host is empty"));
+        }
         let authority: http::uri::Authority =
             rest.parse().map_err(|_| error("its host or port is not valid"))?;
-        let port = match authority.port() {
-            Some(port) => port.as_str().parse().map_err(|_| error("its port is not valid"))?,
-            None if authority.as_str().ends_with(':') => return Err(error("its port is empty")),
-            None => default_port.ok_or(error("it has no port"))?,
+        if authority.host().is_empty() {
+            return Err(error("its host is empty"));
+        }
+        // `Authority::port` has no answer to a port that is no number, which is not "none".
+        let port = match &authority.as_str()[authority.host().len()..] {
+            "" => default_port.ok_or(error("it has no port"))?,
+            ":" => return Err(error("its port is empty")),
+            port => match port.trim_start_matches(':').parse() {
+                Ok(0) | Err(_) => return Err(error("its port is not valid")),
+                Ok(port) => port,
+            },
         };
         Ok(Self { carrier, host: authority.host().to_owned(), port })
     }

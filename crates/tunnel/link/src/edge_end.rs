@@ -22,7 +22,7 @@ use crate::body::{BodyError, BodyOf, RecvBody, send_body};
 use crate::carrier::{Batched, Carrier};
 use crate::control::{ControlChannel, ControlPipe, MAX_MESSAGE, check_length, pair};
 use crate::driver::{Drive, Driver, Http2, within};
-use crate::limits::{CONNECTION_WINDOW, LOCAL_RESETS, REMEMBERED_RESETS, RESET_MEMORY};
+use crate::limits::{CONNECTION_WINDOW, REMEMBERED_RESETS, RESET_MEMORY};
 use crate::raw::Raw;
 use crate::websocket::{Ws, config};
 use crate::{Limits, LinkError};
@@ -266,7 +266,9 @@ fn builder(limits: &Limits) -> h2::client::Builder {
         .initial_max_send_streams(limits.max_streams as usize)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .reset_stream_duration(RESET_MEMORY)
-        .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        // A response that is refused (its header block is too long, say) costs its request, however
+        // many there have been. An agent cannot cause more of these than we open requests.
+        .max_local_error_reset_streams(None)
         .enable_push(false);
     builder
 }

@@ -33,8 +33,8 @@ pub(crate) const RESET_MEMORY: Duration = Duration::from_secs(10);
 /// How many of them are remembered, half a KiB each.
 pub(crate) const REMEMBERED_RESETS: usize = 8 * 1024;
 
-/// Frames for streams that nobody remembers, over the life of a connection. Each is answered with a
-/// reset, and an end that sends them without reading must not fill our memory with answers.
+/// Streams that an edge opens and that must be refused, over the life of a connection. Each is
+/// answered with a reset, and an edge that does not read must not fill our memory with answers.
 pub(crate) const LOCAL_RESETS: usize = 16 * 1024;
 
 impl Default for Limits {

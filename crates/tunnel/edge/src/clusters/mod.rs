@@ -124,7 +124,7 @@ impl Clusters {
         domain: &Hostname,
         routes: usize,
     ) -> Result<Arc<Self>, Error> {
-        let store = Store::open(store)?;
+        let mut store = Store::open(store)?;
         let state = State::restore(store.load()?, routes, None);
         let snapshot = Snapshot {
             table: state.table(),
@@ -331,8 +331,8 @@ impl Clusters {
         change: impl FnOnce(&mut State, &mut Batch) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let job: writer::Job = Box::new(move |state, batch| {
-            let outcome = change(state, batch);
+        let job: writer::Job = Box::new(move |tried| {
+            let outcome = tried.and_then(|(state, batch)| change(state, batch));
             Box::new(move |failure| {
                 // Nobody listens when the caller has gone; the change stands all the same.
                 let _ = reply.send(failure.map_or(outcome, Err));

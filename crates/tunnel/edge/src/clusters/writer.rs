@@ -1,7 +1,7 @@
 //! The one thread that changes clusters. It takes the changes that wait, makes them in memory, puts
 //! them on the disk together, and only then lets anybody see them. It may not judge a change.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
@@ -14,9 +14,10 @@ use crate::store::Store;
 /// Changes that go to the disk together, at most.
 const TOGETHER: usize = 256;
 
-/// A change, and how its maker is told: with nothing once it is on the disk, or with why it is not.
-pub(super) type Job = Box<dyn FnOnce(&mut State, &mut Batch) -> Tell + Send>;
-type Tell = Box<dyn FnOnce(Option<Error>) + Send>;
+/// A change, to be made or told why it cannot be tried; and how its maker is told in the end: with
+/// nothing once the change is on the disk, or with why it is not.
+pub(super) type Job = Box<dyn FnOnce(Result<(&mut State, &mut Batch), Error>) -> Tell + Send>;
+pub(super) type Tell = Box<dyn FnOnce(Option<Error>) + Send>;
 
 /// Starts the thread. It ends when nobody can send any more, and closes the store.
 pub(super) fn start(
@@ -25,6 +26,12 @@ pub(super) fn start(
     limit: usize,
     mut waiting: mpsc::Receiver<Job>,
 ) -> Result<JoinHandle<()>, Error> {
+    let mut writer = Writer {
+        shared,
+        store,
+        limit,
+        ahead: false,
+    };
     let write = move || {
         let mut jobs = Vec::new();
         while let Some(first) = waiting.blocking_recv() {
@@ -34,9 +41,7 @@ pub(super) fn start(
             {
                 jobs.push(job);
             }
-            if write_together(&shared, &store, limit, jobs.drain(..)).is_err() {
-                return;
-            }
+            writer.write_together(jobs.drain(..));
         }
     };
     std::thread::Builder::new()
@@ -45,57 +50,89 @@ pub(super) fn start(
         .map_err(Error::Thread)
 }
 
-/// Makes these changes, all or none. An error means that memory and disk can no longer be brought in
-/// line; what requests see stays as it was.
-fn write_together(
-    shared: &Shared,
-    store: &Store,
+struct Writer {
+    shared: Arc<Shared>,
+    store: Store,
     limit: usize,
-    jobs: impl Iterator<Item = Job>,
-) -> Result<(), ()> {
-    let mut batch = Batch::default();
-    let tell: Vec<Tell> = {
-        let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
-        jobs.map(|job| job(&mut state, &mut batch)).collect()
-    };
-    let written = if batch.ops.is_empty() {
-        Ok(())
-    } else {
-        store.write(&batch.ops)
-    };
-    match written {
-        Ok(()) => {
-            let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            if state.settle(&mut batch) {
-                shared.snapshot.store(Arc::new(Snapshot {
-                    table: state.table(),
-                }));
+    /// A write failed: memory has what the disk has not, and requests do not see it.
+    ahead: bool,
+}
+
+impl Writer {
+    /// Makes these changes, all or none.
+    fn write_together(&mut self, jobs: impl Iterator<Item = Job>) {
+        if self.ahead && !self.go_back() {
+            for job in jobs {
+                job(Err(Error::StoreClosed))(None);
             }
-            drop(state);
-            announce(shared, batch.events);
-            tell.into_iter().for_each(|tell| tell(None));
-            Ok(())
+            return;
         }
-        Err(failure) => {
-            let error = Error::from(failure.clone());
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "changes of clusters could not be kept"
-            );
-            // Memory is ahead of the disk; go back to what the disk has.
-            let restored = store.load().map(|contents| {
-                let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
-                *state = State::restore(contents, limit, Some(&state));
-            });
-            tell.into_iter()
-                .for_each(|tell| tell(Some(failure.clone().into())));
-            restored.map_err(|error| {
+        let mut batch = Batch::default();
+        let tell: Vec<Tell> = {
+            let mut state = self.state();
+            jobs.map(|job| job(Ok((&mut state, &mut batch)))).collect()
+        };
+        let written = if batch.ops.is_empty() {
+            Ok(())
+        } else {
+            self.store.write(&batch.ops)
+        };
+        match written {
+            Ok(()) => {
+                let mut state = self.state();
+                if state.settle(&mut batch) {
+                    self.publish(&state);
+                }
+                drop(state);
+                announce(&self.shared, batch.events);
+                tell.into_iter().for_each(|tell| tell(None));
+            }
+            Err(failure) => {
+                let error = Error::from(failure.clone());
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "the store cannot be read any more: the edge serves the routes it has and takes no changes until it is restarted"
+                    "changes of clusters could not be kept"
                 );
-            })
+                self.ahead = true;
+                self.go_back();
+                tell.into_iter()
+                    .for_each(|tell| tell(Some(failure.clone().into())));
+            }
         }
+    }
+
+    /// Brings memory back to what the disk has; false if the disk cannot even be read. The disk may
+    /// well have what it failed to confirm, and then that is what holds.
+    fn go_back(&mut self) -> bool {
+        match self.store.load() {
+            Ok(contents) => {
+                let mut state = self.state();
+                *state = State::restore(contents, self.limit, Some(&state));
+                self.publish(&state);
+                drop(state);
+                self.ahead = false;
+                true
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the store cannot be read: the edge serves the routes it has and takes no changes until it can"
+                );
+                false
+            }
+        }
+    }
+
+    fn state(&self) -> RwLockWriteGuard<'_, State> {
+        self.shared
+            .state
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, state: &State) {
+        let table = state.table();
+        self.shared.snapshot.store(Arc::new(Snapshot { table }));
     }
 }
 

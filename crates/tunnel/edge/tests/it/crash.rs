@@ -178,3 +178,98 @@ impl Writer {
 fn acknowledgement(line: &str) -> Option<String> {
     line.trim_end().strip_prefix("ack ").map(str::to_owned)
 }
+
+/// Names the store's folder to a child whose disk becomes full.
+const FULL: &str = "GATEWRIGHT_TEST_FULL_STORE";
+
+/// Flaw: after the disk was full once, the edge says "done" and forgets, or wants to be restarted.
+#[test]
+fn a_full_disk_fails_the_change_and_nothing_else() {
+    if let Some(folder) = std::env::var_os(FULL) {
+        return fill_the_disk(Path::new(&folder));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    // A limit on the size of files stands for the size of a disk. Without the trap the kernel would end
+    // the process instead of failing the write.
+    let size = std::fs::metadata(folder.path().join("edge.redb"))
+        .unwrap()
+        .len();
+    let status = Command::new("prlimit")
+        .arg(format!("--fsize={}:unlimited", size + 64 * 1024))
+        .args(["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "crash::a_full_disk_fails_the_change_and_nothing_else",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(FULL, folder.path())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    let clusters = open(folder.path());
+    let routes = clusters.routes_of(&clusters.view("demo").unwrap().record.id);
+    let last = routes.iter().map(|(route, _)| route.id.0).max();
+    assert_eq!(last, Some(routes.len() as u64), "there is a gap");
+}
+
+/// The child: adds routes until the disk is full, gets more disk, and goes on.
+fn fill_the_disk(folder: &Path) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let clusters = open(folder);
+        let (id, token) = create(&clusters, "demo", &[]).await;
+        let host = clusters.view("demo").unwrap().record.own_host;
+        let served = |number: u64| {
+            clusters
+                .snapshot()
+                .table
+                .lookup(host.as_str(), &format!("/{number}"))
+                .is_ok()
+        };
+        let add = async |number: u64| {
+            let mut large = route(number, "", &format!("/{number}"));
+            large.annotations = [("large".to_owned(), "x".repeat(16_000))].into();
+            let position = Position {
+                generation: 1,
+                sequence: number,
+            };
+            clusters
+                .apply(&id, Change::Upsert(vec![large]), Some(position))
+                .await
+        };
+        let mut number = 1;
+        let error = loop {
+            match add(number).await {
+                Ok(_) => number += 1,
+                Err(error) => break error,
+            }
+            assert!(number < 10_000, "the disk is never full");
+        };
+        assert!(
+            error.to_string().contains("the change was not made"),
+            "{error}"
+        );
+        // It fails again, and what was there is there.
+        assert!(add(number).await.is_err());
+        assert!(served(number - 1) && !served(number));
+        assert_eq!(
+            clusters.position(&id).map(|at| at.sequence),
+            Some(number - 1)
+        );
+        assert!(clusters.authenticate(token.reveal()).is_some());
+
+        let me = std::process::id().to_string();
+        let more = Command::new("prlimit")
+            .args(["--pid", &me, "--fsize=unlimited:unlimited"])
+            .status();
+        assert!(more.unwrap().success());
+        add(number).await.unwrap();
+        assert!(served(number));
+        assert_eq!(clusters.position(&id).map(|at| at.sequence), Some(number));
+    });
+}

@@ -122,10 +122,14 @@ impl AgentSession {
         {
             self.confirm(unanswered);
         }
-        let known = resume.is_some() && resume == self.acked;
+        // A number is never used twice, so after a message that was lost the edge would only see a gap.
+        let last = Position {
+            generation: self.generation,
+            sequence: self.sequence,
+        };
+        let known = resume == Some(last) && self.acked == resume;
         self.phase = if known { Phase::Deltas } else { Phase::Unknown };
         self.connected = true;
-        self.dirty = true;
         self.failures = 0;
         self.retry_at = now;
     }
@@ -377,8 +381,6 @@ impl AgentSession {
         self.retry_at = now.saturating_add(pause);
         self.in_flight = None;
         self.phase = Phase::Unknown;
-        // What an unanswered message did is not known, so no position can be continued.
-        self.acked = None;
     }
 }
 

@@ -16,4 +16,6 @@ pub use agent::{ACK_TIMEOUT, AgentSession, MAX_ROUTES_PER_MESSAGE};
 pub use edge::{EdgeSession, Step};
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
