@@ -16,5 +16,9 @@ pub(crate) async fn run(args: &config::Args) -> anyhow::Result<()> {
 
 /// Marks errors that another configuration would avoid.
 pub(crate) fn start_error(error: gatewright_agent::Error) -> anyhow::Error {
-    if error.is_configuration() { crate::usage(error) } else { error.into() }
+    if error.is_configuration() {
+        crate::usage(error)
+    } else {
+        error.into()
+    }
 }

@@ -38,7 +38,10 @@ fn read(path: &Path) -> anyhow::Result<String> {
     let context = || format!("cannot read the configuration file {}", path.display());
     let size = std::fs::metadata(path).with_context(context)?.len();
     if size > LARGEST {
-        return Err(anyhow!("{} has {size} bytes; a configuration has at most {LARGEST}", path.display()));
+        return Err(anyhow!(
+            "{} has {size} bytes; a configuration has at most {LARGEST}",
+            path.display()
+        ));
     }
     std::fs::read_to_string(path).with_context(context)
 }
@@ -67,16 +70,22 @@ fn parse<T: DeserializeOwned>(
         .collect();
     settings.sort();
     for (key, value) in &settings {
-        put(&mut root, key, value).with_context(|| format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__")))?;
+        put(&mut root, key, value)
+            .with_context(|| format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__")))?;
     }
     for setting in set {
-        let (key, value) =
-            setting.split_once('=').ok_or_else(|| anyhow!("--set {setting}: write KEY=VALUE"))?;
+        let (key, value) = setting
+            .split_once('=')
+            .ok_or_else(|| anyhow!("--set {setting}: write KEY=VALUE"))?;
         put(&mut root, key, value).with_context(|| format!("--set {setting}"))?;
     }
     serde_path_to_error::deserialize(root).map_err(|error| {
         let path = error.path().to_string();
-        let key = if path == "." { String::new() } else { format!(" {path}:") };
+        let key = if path == "." {
+            String::new()
+        } else {
+            format!(" {path}:")
+        };
         let text = error.into_inner().to_string();
         match suggestion(&text) {
             Some(near) => anyhow!("{file}:{key} {text}; did you mean `{near}`?"),
@@ -94,9 +103,15 @@ fn put(root: &mut Value, key: &str, text: &str) -> anyhow::Result<()> {
             Value::Object(map) => map,
             Value::Null => {
                 *place = Value::Object(Map::new());
-                place.as_object_mut().ok_or_else(|| anyhow!("{key}: not a mapping"))?
+                place
+                    .as_object_mut()
+                    .ok_or_else(|| anyhow!("{key}: not a mapping"))?
             }
-            _ => return Err(anyhow!("{key}: {part} lies in a value that is not a mapping")),
+            _ => {
+                return Err(anyhow!(
+                    "{key}: {part} lies in a value that is not a mapping"
+                ));
+            }
         };
         place = map.entry(part.to_owned()).or_insert(Value::Null);
     }
@@ -138,33 +153,65 @@ mod tests {
     }
 
     fn load(text: &str, env: &[(&str, &str)], set: &[&str]) -> Result<Sample, String> {
-        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
-        parse("edge.yaml", text, env, &set, &["listen", "names"]).map_err(|error| format!("{error:#}"))
+        parse("edge.yaml", text, env, &set, &["listen", "names"])
+            .map_err(|error| format!("{error:#}"))
     }
 
     #[test]
     fn flags_beat_the_environment_beats_the_file() {
         let text = "listen: {http: file, admin: file}";
-        let env = [("GATEWRIGHT_LISTEN__HTTP", "env"), ("GATEWRIGHT_LISTEN__ADMIN", "env"), ("GATEWRIGHT_NAMES", "[c]"), ("GATEWRIGHT_EDGE_SERVICE_HOST", "10.96.0.7")];
+        let env = [
+            ("GATEWRIGHT_LISTEN__HTTP", "env"),
+            ("GATEWRIGHT_LISTEN__ADMIN", "env"),
+            ("GATEWRIGHT_NAMES", "[c]"),
+            ("GATEWRIGHT_EDGE_SERVICE_HOST", "10.96.0.7"),
+        ];
         let sample = load(text, &env, &["listen.http=flag"]).unwrap();
-        assert_eq!(sample.listen, Listen { http: "flag".into(), admin: "env".into() });
+        assert_eq!(
+            sample.listen,
+            Listen {
+                http: "flag".into(),
+                admin: "env".into()
+            }
+        );
         assert_eq!(sample.names, ["c"]);
-        assert_eq!(load(text, &env, &["names=[a, b]"]).unwrap().names, ["a", "b"]);
+        assert_eq!(
+            load(text, &env, &["names=[a, b]"]).unwrap().names,
+            ["a", "b"]
+        );
     }
 
     #[test]
     fn an_unknown_key_names_its_place_and_the_nearest_known_one() {
         let error = load("listen: {htp: a}", &[], &[]).unwrap_err();
-        assert_eq!(error, "edge.yaml: listen.htp: unknown field `htp`, expected `http` or `admin`; did you mean `http`?");
+        assert_eq!(
+            error,
+            "edge.yaml: listen.htp: unknown field `htp`, expected `http` or `admin`; did you mean `http`?"
+        );
         let error = load("lisen: {http: a}", &[], &[]).unwrap_err();
         assert!(error.contains("did you mean `listen`?"), "{error}");
     }
 
     #[test]
     fn what_is_no_mapping_is_refused() {
-        assert!(load("- a", &[], &[]).unwrap_err().contains("a mapping of settings"));
-        assert!(load("listen: {http: a", &[], &[]).unwrap_err().contains("not valid YAML"));
-        assert!(load("listen: {http: a}", &[], &["listen"]).unwrap_err().contains("KEY=VALUE"));
+        assert!(
+            load("- a", &[], &[])
+                .unwrap_err()
+                .contains("a mapping of settings")
+        );
+        assert!(
+            load("listen: {http: a", &[], &[])
+                .unwrap_err()
+                .contains("not valid YAML")
+        );
+        assert!(
+            load("listen: {http: a}", &[], &["listen"])
+                .unwrap_err()
+                .contains("KEY=VALUE")
+        );
     }
 }

@@ -55,9 +55,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     .context("the demo's own configuration")?;
     let edge = Edge::start(edge_config).await.map_err(edge::start_error)?;
     let hosts = vec![
-        HostPattern::parse(HOSTS, WildcardMode::ManyLabels).context("the demo's own host pattern")?,
+        HostPattern::parse(HOSTS, WildcardMode::ManyLabels)
+            .context("the demo's own host pattern")?,
     ];
-    let new = NewCluster { name: "demo".to_owned(), tenant: None, hosts };
+    let new = NewCluster {
+        name: "demo".to_owned(),
+        tenant: None,
+        hosts,
+    };
     let (_, token) = edge.clusters().create(new).await?;
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, token.reveal()).context("cannot write the demo's token")?;
@@ -68,7 +73,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         "timeouts": {"drain": 5},
     }))
     .context("the demo's own configuration")?;
-    let agent = Agent::start(agent_config).await.map_err(agent::start_error)?;
+    let agent = Agent::start(agent_config)
+        .await
+        .map_err(agent::start_error)?;
     let serving = tokio::spawn(backend::serve(backend));
     let printing = tokio::spawn(print_routes(
         edge.http_address(),
@@ -100,9 +107,22 @@ async fn print_routes(
     let mut first = true;
     loop {
         let routes = offered.borrow_and_update().clone();
-        println!("{}", if first { "Routes:" } else { "\nThe manifests changed. Routes:" });
+        println!(
+            "{}",
+            if first {
+                "Routes:"
+            } else {
+                "\nThe manifests changed. Routes:"
+            }
+        );
         for route in &routes {
-            println!("  http://{}:{}{}  ->  {}", route.host, users.port(), route.path, route.service);
+            println!(
+                "  http://{}:{}{}  ->  {}",
+                route.host,
+                users.port(),
+                route.path,
+                route.service
+            );
         }
         if routes.is_empty() {
             println!("  (none)");
@@ -114,6 +134,8 @@ async fn print_routes(
         offered.changed().await?;
         // The edge serves what the agent offers once it has answered.
         let wait = status.wait_for(|status| status.in_sync.values().any(|in_sync| *in_sync));
-        tokio::time::timeout(Duration::from_secs(10), wait).await.ok();
+        tokio::time::timeout(Duration::from_secs(10), wait)
+            .await
+            .ok();
     }
 }

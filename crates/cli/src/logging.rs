@@ -28,10 +28,16 @@ pub(crate) fn start(format: Option<Format>, filter: &str) -> anyhow::Result<()> 
         .map_err(crate::usage)?;
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { Format::Text } else { Format::Json });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         Format::Json => builder.event_format(JsonLines).init(),
-        Format::Text => builder.with_target(false).with_ansi(terminal).compact().init(),
+        Format::Text => builder
+            .with_target(false)
+            .with_ansi(terminal)
+            .compact()
+            .init(),
     }
     Ok(())
 }
@@ -55,7 +61,10 @@ where
         let metadata = event.metadata();
         let mut line = serde_json::Map::new();
         line.insert("ts".to_owned(), now().into());
-        line.insert("level".to_owned(), metadata.level().as_str().to_ascii_lowercase().into());
+        line.insert(
+            "level".to_owned(),
+            metadata.level().as_str().to_ascii_lowercase().into(),
+        );
         line.insert("msg".to_owned(), fields.message.into());
         line.insert("target".to_owned(), metadata.target().into());
         for (name, value) in fields.others {
@@ -65,7 +74,10 @@ where
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "log lines carry the time; the binary's one reading")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "log lines carry the time; the binary's one reading"
+)]
 fn now() -> String {
     format!("{:.6}", jiff::Timestamp::now())
 }

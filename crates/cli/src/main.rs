@@ -23,7 +23,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Looks after the gates of Kubernetes clusters.
 #[derive(Debug, Parser)]
-#[command(name = "gatewright", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "gatewright",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// How log lines look: JSON by default off a terminal.
     #[arg(long, global = true, value_enum, env = "GATEWRIGHT_LOG_FORMAT")]
@@ -72,7 +77,12 @@ fn main() -> ExitCode {
     if let Err(error) = logging::start(cli.log_format, &cli.log) {
         return fail(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    raise_file_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start a runtime")),
     };
@@ -82,6 +92,22 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
+    }
+}
+
+/// Takes as many file descriptors as the process may have: each user's connection needs one, and the
+/// usual soft limit of 1,024 is for programs that use select(2).
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!(
+            "the limit of open files cannot be raised; many users at once may be refused"
+        );
     }
 }
 
@@ -102,7 +128,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
         #[cfg(feature = "tunnel")]
         Command::Explain(args) => client::explain(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "gatewright", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "gatewright",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     }

@@ -18,7 +18,9 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// Serves until it is dropped.
 pub(super) async fn serve(listener: TcpListener) {
     loop {
-        let Ok((socket, _)) = listener.accept().await else { continue };
+        let Ok((socket, _)) = listener.accept().await else {
+            continue;
+        };
         tokio::spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -36,9 +38,16 @@ fn answer(request: &Request<Incoming>) -> Response<Body> {
     if request.uri().path().ends_with("/events") {
         return events();
     }
-    let mut text = format!("Hello from behind the tunnel.\n\n{} {}\n", request.method(), request.uri());
+    let mut text = format!(
+        "Hello from behind the tunnel.\n\n{} {}\n",
+        request.method(),
+        request.uri()
+    );
     for (name, value) in request.headers() {
-        text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+        text.push_str(&format!(
+            "{name}: {}\n",
+            String::from_utf8_lossy(value.as_bytes())
+        ));
     }
     respond("text/plain; charset=utf-8", Full::from(text).boxed_unsync())
 }
@@ -55,12 +64,19 @@ fn events() -> Response<Body> {
         let event = Frame::data(Bytes::from(format!("data: tick {count}\n\n")));
         Some((Ok(event), count + 1))
     });
-    respond("text/event-stream", BodyExt::boxed_unsync(StreamBody::new(ticks)))
+    respond(
+        "text/event-stream",
+        BodyExt::boxed_unsync(StreamBody::new(ticks)),
+    )
 }
 
 fn respond(content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use gatewright_testkit::await_condition;
 use gatewright_testkit::backend::Backend;
 use gatewright_testkit::backend::scripted::Scripted;
+use gatewright_testkit::http::Connection;
 use http_body_util::BodyExt as _;
+use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::client::{H2, empty};
+use crate::client::{H2, Recorder, empty};
 use crate::manifests;
-use crate::tunnel::{APP, Carrier, SOON, Tunnel};
+use crate::tunnel::{APP, Carrier, SOON, Tunnel, error_code};
 
 on_both_carriers! {
     flaw_11_a_user_who_leaves_is_felt_by_the_backend,
@@ -23,34 +25,54 @@ on_both_carriers! {
     a_backend_that_breaks_off_never_ends_cleanly_for_the_user,
     an_upload_that_breaks_off_never_ends_cleanly_for_the_backend,
     a_revoked_tunnel_breaks_its_responses_off,
+    an_upload_that_the_backend_leaves_unread_ends_in_time,
 }
 
 async fn flaw_11_a_user_who_leaves_is_felt_by_the_backend(carrier: Carrier) {
     let backend = Backend::start().await;
     let h2c = Backend::start().await;
-    let mut objects = vec![manifests::ingress("apps", &[(APP, "/", "h1"), ("h2.example.test", "/", "h2")])];
+    let mut objects = vec![manifests::ingress(
+        "apps",
+        &[(APP, "/", "h1"), ("h2.example.test", "/", "h2")],
+    )];
     objects.extend(manifests::service("h1", &[backend.address()]));
     objects.extend(manifests::h2c_service("h2", &[h2c.address()]));
-    let tunnel = Tunnel::with(carrier).file("apps.yaml", manifests::file(objects)).start().await;
+    let tunnel = Tunnel::with(carrier)
+        .file("apps.yaml", manifests::file(objects))
+        .start()
+        .await;
     for (host, backend) in [(APP, &backend), ("h2.example.test", &h2c)] {
-        let mut left = 0;
-        for (when, request) in [
-            ("before the response", format!("GET /slow-headers HTTP/1.1\r\nHost: {host}\r\n\r\n")),
-            ("between two events", format!("GET /sse HTTP/1.1\r\nHost: {host}\r\n\r\n")),
-            ("in a download", format!("GET /chunked/10000000000 HTTP/1.1\r\nHost: {host}\r\n\r\n")),
-            ("in an upload", format!("POST /sink HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\nabc")),
+        for (left, when, request) in [
+            (
+                1,
+                "before the response",
+                format!("GET /slow-headers HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            ),
+            (
+                2,
+                "between two events",
+                format!("GET /sse HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            ),
+            (
+                3,
+                "in a download",
+                format!("GET /chunked/10000000000 HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            ),
         ] {
             let mut connection = tunnel.connect().await;
             connection.send(request).await.expect("send");
-            backend.await_counters(&format!("the request, {when}"), |seen| seen.in_flight == 1).await;
+            backend
+                .await_counters(&format!("the request, {when}"), |seen| seen.in_flight == 1)
+                .await;
             if left % 2 == 0 {
                 connection.reset().expect("reset the connection");
             } else {
                 drop(connection);
             }
-            left += 1;
             let what = format!("the user's leave {when} ({host})");
-            backend.await_counters(&what, |seen| seen.in_flight == 0 && seen.aborted == left).await;
+            backend
+                .await_counters(&what, |seen| seen.in_flight == 0 && seen.aborted == left)
+                .await;
         }
     }
     assert_eq!(tunnel.get(APP, "/status/200").await.status(), 200);
@@ -61,18 +83,28 @@ async fn flaw_11_a_reset_http_2_stream_is_felt_by_the_backend(carrier: Carrier) 
     let tunnel = Tunnel::with(carrier).app(backend.address()).start().await;
     let user = H2::connect(tunnel.http()).await;
     let body = user.get(APP, "/chunked/10000000000").await.into_body();
-    backend.await_counters("the download", |seen| seen.in_flight == 1).await;
+    backend
+        .await_counters("the download", |seen| seen.in_flight == 1)
+        .await;
     // The stream is reset, the connection goes on.
     drop(body);
-    backend.await_counters("the reset", |seen| seen.in_flight == 0 && seen.aborted == 1).await;
+    backend
+        .await_counters("the reset", |seen| seen.in_flight == 0 && seen.aborted == 1)
+        .await;
     let request = http::Request::get(format!("http://{APP}/slow-headers")).body(empty());
     let waiting = tokio::spawn({
         let user = user.clone();
         async move { user.send(request.expect("a request")).await.map(|_| ()) }
     });
-    backend.await_counters("the slow request", |seen| seen.in_flight == 1).await;
+    backend
+        .await_counters("the slow request", |seen| seen.in_flight == 1)
+        .await;
     waiting.abort();
-    backend.await_counters("the second reset", |seen| seen.in_flight == 0 && seen.aborted == 2).await;
+    backend
+        .await_counters("the second reset", |seen| {
+            seen.in_flight == 0 && seen.aborted == 2
+        })
+        .await;
     assert_eq!(user.get(APP, "/status/200").await.status(), 200);
 }
 
@@ -96,11 +128,17 @@ async fn a_backend_that_breaks_off_never_ends_cleanly_for_the_user(carrier: Carr
         connection.send(request).await.expect("send");
         // A reset may overtake even the head; what may not come is a response that looks whole.
         if let Ok(response) = connection.read_response().await {
-            assert_eq!(response.status(), 502, "{path}: {:?} looks whole", response.text());
+            assert_eq!(
+                response.status(),
+                502,
+                "{path}: {:?} looks whole",
+                response.text()
+            );
         }
         let request = http::Request::get(format!("http://{APP}{path}")).body(empty());
-        let response = user.send(request.expect("a request")).await.expect("a head");
-        if response.status() != 502 {
+        if let Ok(response) = user.send(request.expect("a request")).await
+            && response.status() != 502
+        {
             let collected = response.into_body().collect().await;
             assert!(collected.is_err(), "{path} over HTTP/2 looks whole");
         }
@@ -108,31 +146,68 @@ async fn a_backend_that_breaks_off_never_ends_cleanly_for_the_user(carrier: Carr
 }
 
 async fn an_upload_that_breaks_off_never_ends_cleanly_for_the_backend(carrier: Carrier) {
-    let backend = Backend::start().await;
+    let backend = Recorder::start().await;
     let tunnel = Tunnel::with(carrier).app(backend.address()).start().await;
-    for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
-        let before = backend.counters();
+    for (number, framing) in ["Content-Length: 1000", "Transfer-Encoding: chunked"]
+        .iter()
+        .enumerate()
+    {
         let mut connection = tunnel.connect().await;
-        let request = format!("POST /sink HTTP/1.1\r\nHost: {APP}\r\n{framing}\r\n\r\n5\r\nhello\r\n");
+        let request =
+            format!("POST /sink HTTP/1.1\r\nHost: {APP}\r\n{framing}\r\n\r\n5\r\nhello\r\n");
         connection.send(request).await.expect("send");
-        backend.await_counters("the first bytes", |seen| seen.sunk_bytes > before.sunk_bytes).await;
-        connection.finish().await.expect("end the sending half early");
-        backend
-            .await_counters("the broken upload", |seen| seen.in_flight == 0 && seen.aborted == before.aborted + 1)
-            .await;
+        await_condition("the first bytes", SOON, || async {
+            backend.seen() > number
+        })
+        .await;
+        if number == 0 {
+            connection
+                .finish()
+                .await
+                .expect("end the sending half early");
+        } else {
+            connection.reset().expect("reset");
+        }
+        // The backend's connection ends without waiting for anything else.
+        await_condition("the end", SOON, || async { backend.ended() > number }).await;
     }
+    drop(tunnel);
+    let bodies = backend.bodies().await;
+    assert_eq!(bodies.len(), 2);
+    assert!(
+        bodies
+            .iter()
+            .all(|body| body.len() < 1000 && !body.ends_with(b"0\r\n\r\n")),
+        "{bodies:?}"
+    );
 }
 
 async fn a_revoked_tunnel_breaks_its_responses_off(carrier: Carrier) {
     let backend = Backend::start().await;
     let tunnel = Tunnel::with(carrier).app(backend.address()).start().await;
     let mut connection = tunnel.connect().await;
-    connection.send(format!("GET /sse HTTP/1.1\r\nHost: {APP}\r\n\r\n")).await.expect("send");
+    connection
+        .send(format!("GET /sse HTTP/1.1\r\nHost: {APP}\r\n\r\n"))
+        .await
+        .expect("send");
     connection.read_head().await.expect("a head");
-    connection.read_chunk().await.expect("an event").expect("not the end");
-    tunnel.clusters().rotate_token("main", true).await.expect("rotate");
-    assert!(connection.read_chunk().await.is_err(), "a lost tunnel is never a clean end");
-    backend.await_counters("the loss", |seen| seen.in_flight == 0).await;
+    connection
+        .read_chunk()
+        .await
+        .expect("an event")
+        .expect("not the end");
+    tunnel
+        .clusters()
+        .rotate_token("main", true)
+        .await
+        .expect("rotate");
+    assert!(
+        connection.read_chunk().await.is_err(),
+        "a lost tunnel is never a clean end"
+    );
+    backend
+        .await_counters("the loss", |seen| seen.in_flight == 0)
+        .await;
 }
 
 /// Writes until the other end takes no more; counts what it took.
@@ -151,12 +226,18 @@ async fn flaw_5_a_backend_that_reads_nothing_stops_nobody_else(carrier: Carrier)
     let mut uploads = Vec::new();
     for _ in 0..8 {
         let mut socket = TcpStream::connect(tunnel.http()).await.expect("connect");
-        let head = format!("POST /hang HTTP/1.1\r\nHost: {APP}\r\nContent-Length: 1000000000\r\n\r\n");
-        socket.write_all(head.as_bytes()).await.expect("send a head");
+        let head =
+            format!("POST /hang HTTP/1.1\r\nHost: {APP}\r\nContent-Length: 1000000000\r\n\r\n");
+        socket
+            .write_all(head.as_bytes())
+            .await
+            .expect("send a head");
         let poured = Arc::new(AtomicU64::new(0));
         uploads.push((pour(socket, Arc::clone(&poured)), poured));
     }
-    backend.await_counters("the uploads", |seen| seen.in_flight == 8).await;
+    backend
+        .await_counters("the uploads", |seen| seen.in_flight == 8)
+        .await;
     for (_, poured) in &uploads {
         // More than sockets and windows hold on the way never gets in.
         let last = AtomicU64::new(0);
@@ -166,7 +247,10 @@ async fn flaw_5_a_backend_that_reads_nothing_stops_nobody_else(carrier: Carrier)
         })
         .await;
         let taken = poured.load(Ordering::Relaxed);
-        assert!(taken < 64 * 1024 * 1024, "{taken} bytes were taken for a backend that reads none");
+        assert!(
+            taken < 64 * 1024 * 1024,
+            "{taken} bytes were taken for a backend that reads none"
+        );
     }
     for _ in 0..50 {
         assert_eq!(tunnel.get(APP, "/status/200").await.status(), 200);
@@ -175,7 +259,44 @@ async fn flaw_5_a_backend_that_reads_nothing_stops_nobody_else(carrier: Carrier)
     for (upload, _) in uploads {
         upload.abort();
     }
-    backend.await_counters("their end", |seen| seen.in_flight == 0).await;
+}
+
+async fn an_upload_that_the_backend_leaves_unread_ends_in_time(carrier: Carrier) {
+    let backend = Backend::start().await;
+    let short = json!({"timeouts": {"first_byte": 0.5}});
+    let tunnel = Tunnel::with(carrier)
+        .app(backend.address())
+        .edge(short)
+        .start()
+        .await;
+    let (reading, writing) = TcpStream::connect(tunnel.http())
+        .await
+        .expect("connect")
+        .into_split();
+    let mut writing = writing;
+    let head = format!("POST /hang HTTP/1.1\r\nHost: {APP}\r\nContent-Length: 1000000000\r\n\r\n");
+    writing
+        .write_all(head.as_bytes())
+        .await
+        .expect("send a head");
+    let pouring = tokio::spawn(async move {
+        let block = vec![b'x'; 64 * 1024];
+        while writing.write_all(&block).await.is_ok() {}
+    });
+    let mut connection = Connection::over(tokio::io::join(reading, tokio::io::sink()));
+    let response = connection.read_response().await.expect("a response");
+    assert_eq!(
+        (response.status(), error_code(&response)),
+        (504, "first_byte_timeout")
+    );
+    backend
+        .await_counters("the end of the upload", |seen| seen.in_flight == 0)
+        .await;
+    // The rest is not read for ever.
+    tokio::time::timeout(SOON, pouring)
+        .await
+        .expect("the connection's end")
+        .expect("no panic");
 }
 
 async fn flaw_2_more_than_fifty_slow_requests_at_once(carrier: Carrier) {
@@ -189,12 +310,17 @@ async fn flaw_2_more_than_fifty_slow_requests_at_once(carrier: Carrier) {
         connection.send(request).await.expect("send");
         waiting.push(connection);
     }
-    backend.await_counters("all of them at once", |seen| seen.in_flight == COUNT).await;
+    backend
+        .await_counters("all of them at once", |seen| seen.in_flight == COUNT)
+        .await;
     assert_eq!(tunnel.get(APP, "/status/200").await.status(), 200);
     for _ in 0..COUNT {
         backend.release();
     }
     for mut connection in waiting {
-        assert_eq!(connection.read_response().await.expect("a response").text(), "released\n");
+        assert_eq!(
+            connection.read_response().await.expect("a response").text(),
+            "released\n"
+        );
     }
 }

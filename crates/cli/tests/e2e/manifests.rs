@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 /// Many objects as one file.
 pub(crate) fn file(objects: impl IntoIterator<Item = Value>) -> String {
-    objects.into_iter().fold(String::new(), |text, object| format!("{text}---\n{object}\n"))
+    objects.into_iter().fold(String::new(), |text, object| {
+        format!("{text}---\n{object}\n")
+    })
 }
 
 /// An Ingress with a rule for each host, path prefix and service; an empty host is none.

@@ -35,7 +35,11 @@ async fn ask(tunnel: &Tunnel, method: &str, target: &str, fields: &str) -> Conne
 }
 
 async fn next_chunk(connection: &mut Connection) -> String {
-    let chunk = connection.read_chunk().await.expect("a chunk").expect("not the last one");
+    let chunk = connection
+        .read_chunk()
+        .await
+        .expect("a chunk")
+        .expect("not the last one");
     String::from_utf8(chunk).expect("text")
 }
 
@@ -44,17 +48,31 @@ async fn flaw_3_an_event_arrives_before_the_next_is_sent(carrier: Carrier) {
     let tunnel = Tunnel::with(carrier).app(backend.address()).start().await;
     let mut connection = ask(&tunnel, "GET", "/sse", "").await;
     let head = connection.read_head().await.expect("a head");
-    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    assert_eq!(
+        (head.status, head.header("content-type")),
+        (200, Some("text/event-stream"))
+    );
     for event in 1..=5 {
         // The backend holds the next one back until this one has arrived here.
-        assert_eq!(next_chunk(&mut connection).await, format!("data: {event}\n\n"));
+        assert_eq!(
+            next_chunk(&mut connection).await,
+            format!("data: {event}\n\n")
+        );
         backend.release();
     }
+    drop(connection);
+    // The first reader would take the releases that are meant for the second.
+    backend
+        .await_counters("the end of the first", |seen| seen.in_flight == 0)
+        .await;
     let user = H2::connect(tunnel.http()).await;
     let mut body = user.get(APP, "/sse").await.into_body();
     for event in 1..=3 {
         let frame = body.frame().await.expect("not the end").expect("a frame");
-        assert_eq!(frame.into_data().expect("data"), format!("data: {event}\n\n"));
+        assert_eq!(
+            frame.into_data().expect("data"),
+            format!("data: {event}\n\n")
+        );
         backend.release();
     }
 }
@@ -65,7 +83,10 @@ async fn both_directions_stream_at_the_same_time(carrier: Carrier) {
     let mut connection = ask(&tunnel, "POST", "/body", "Transfer-Encoding: chunked\r\n").await;
     for round in 0..20 {
         let text = format!("round {round}");
-        connection.send(format!("{:x}\r\n{text}\r\n", text.len())).await.expect("send a chunk");
+        connection
+            .send(format!("{:x}\r\n{text}\r\n", text.len()))
+            .await
+            .expect("send a chunk");
         if round == 0 {
             assert_eq!(connection.read_head().await.expect("a head").status, 200);
         }
@@ -82,22 +103,53 @@ async fn both_directions_stream_at_the_same_time(carrier: Carrier) {
         .body(StreamBody::new(frames).boxed_unsync())
         .expect("a request");
     let user = H2::connect(tunnel.http()).await;
-    sender.send(Bytes::from_static(b"first")).await.expect("send a frame");
-    let mut body = user.send(request).await.expect("a response").into_body().into_data_stream();
-    assert_eq!(body.next().await.expect("not the end").expect("data"), "first");
-    sender.send(Bytes::from_static(b"second")).await.expect("send a frame");
-    assert_eq!(body.next().await.expect("not the end").expect("data"), "second");
+    sender
+        .send(Bytes::from_static(b"first"))
+        .await
+        .expect("send a frame");
+    let mut body = user
+        .send(request)
+        .await
+        .expect("a response")
+        .into_body()
+        .into_data_stream();
+    assert_eq!(
+        body.next().await.expect("not the end").expect("data"),
+        "first"
+    );
+    sender
+        .send(Bytes::from_static(b"second"))
+        .await
+        .expect("send a frame");
+    assert_eq!(
+        body.next().await.expect("not the end").expect("data"),
+        "second"
+    );
     drop(sender);
-    assert!(body.next().await.is_none());
+    while let Some(rest) = body.next().await {
+        assert_eq!(rest.expect("a clean end"), "");
+    }
 }
 
 async fn a_response_may_come_before_the_request_is_over(carrier: Carrier) {
     let backend = Backend::start().await;
     let tunnel = Tunnel::with(carrier).app(backend.address()).start().await;
-    let mut connection = ask(&tunnel, "POST", "/status/413", "Content-Length: 10000000\r\n").await;
-    connection.send(vec![b'x'; 1000]).await.expect("send a part");
+    let mut connection = ask(
+        &tunnel,
+        "POST",
+        "/status/413",
+        "Content-Length: 10000000\r\n",
+    )
+    .await;
+    connection
+        .send(vec![b'x'; 1000])
+        .await
+        .expect("send a part");
     let response = connection.read_response().await.expect("an early response");
-    assert_eq!((response.status(), response.text().as_str()), (413, "status 413\n"));
+    assert_eq!(
+        (response.status(), response.text().as_str()),
+        (413, "status 413\n")
+    );
     assert_eq!(error_code(&response), "");
     // The rest of the body is never taken for a request.
     let _ = connection.send(vec![b'x'; 1000]).await;
@@ -111,11 +163,17 @@ async fn head_204_and_304_have_no_body(carrier: Carrier) {
         "HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n",
     )
     .await;
-    let apps = [(APP, "/", backend.address()), (APP, "/unchanged", unchanged.address())];
+    let apps = [
+        (APP, "/", backend.address()),
+        (APP, "/unchanged", unchanged.address()),
+    ];
     let tunnel = Tunnel::with(carrier).apps(&apps).start().await;
     let mut connection = ask(&tunnel, "HEAD", "/bytes/1000", "").await;
     let head = connection.read_head().await.expect("a head");
-    assert_eq!((head.status, head.header("content-length")), (200, Some("1000")));
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, Some("1000"))
+    );
     let next = async |connection: &mut Connection, target: &str| {
         let request = format!("GET {target} HTTP/1.1\r\nHost: {APP}\r\n\r\n");
         connection.send(request).await.expect("send");
@@ -124,15 +182,33 @@ async fn head_204_and_304_have_no_body(carrier: Carrier) {
     // Each next response begins where a body would have been.
     assert_eq!(next(&mut connection, "/status/204").await.status(), 204);
     let response = next(&mut connection, "/unchanged").await;
-    assert_eq!((response.status(), response.header("etag")), (304, Some("\"v1\"")));
+    assert_eq!(
+        (response.status(), response.header("etag")),
+        (304, Some("\"v1\""))
+    );
     assert_eq!(next(&mut connection, "/status/304").await.status(), 304);
-    assert_eq!(next(&mut connection, "/status/200").await.text(), "status 200\n");
+    assert_eq!(
+        next(&mut connection, "/status/200").await.text(),
+        "status 200\n"
+    );
 
     let user = H2::connect(tunnel.http()).await;
     let request = http::Request::head(format!("http://{APP}/bytes/1000")).body(empty());
-    let response = user.send(request.expect("a request")).await.expect("a response");
+    let response = user
+        .send(request.expect("a request"))
+        .await
+        .expect("a response");
     assert_eq!(response.headers()["content-length"], "1000");
-    assert_eq!(response.into_body().collect().await.expect("no body").to_bytes().len(), 0);
+    assert_eq!(
+        response
+            .into_body()
+            .collect()
+            .await
+            .expect("no body")
+            .to_bytes()
+            .len(),
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,13 +219,22 @@ async fn lengths_ranges_and_encodings_pass_as_they_are() {
          Accept-Ranges: bytes\r\nContent-Encoding: gzip\r\nVary: Accept-Encoding\r\n\r\ncde",
     )
     .await;
-    let apps = [(APP, "/", backend.address()), (APP, "/ranges", ranges.address())];
+    let apps = [
+        (APP, "/", backend.address()),
+        (APP, "/ranges", ranges.address()),
+    ];
     let tunnel = Tunnel::with(Carrier::WebSocket).apps(&apps).start().await;
     let sized = tunnel.get(APP, "/bytes/12345").await;
-    assert_eq!((sized.header("content-length"), sized.body.len()), (Some("12345"), 12345));
+    assert_eq!(
+        (sized.header("content-length"), sized.body.len()),
+        (Some("12345"), 12345)
+    );
     assert_eq!(sized.header("transfer-encoding"), None);
     let unsized_ = tunnel.get(APP, "/chunked/12345").await;
-    assert_eq!((unsized_.header("content-length"), unsized_.body.len()), (None, 12345));
+    assert_eq!(
+        (unsized_.header("content-length"), unsized_.body.len()),
+        (None, 12345)
+    );
     assert_eq!(unsized_.header("transfer-encoding"), Some("chunked"));
     assert_eq!(sized.body, unsized_.body);
 
@@ -159,9 +244,17 @@ async fn lengths_ranges_and_encodings_pass_as_they_are() {
     let response = tunnel.exchange(request).await;
     assert_eq!((response.status(), response.text().as_str()), (206, "cde"));
     assert_eq!(response.header("content-range"), Some("bytes 2-4/10"));
-    assert_eq!(response.header("content-encoding"), Some("gzip"), "nothing is packed or unpacked");
+    assert_eq!(
+        response.header("content-encoding"),
+        Some("gzip"),
+        "nothing is packed or unpacked"
+    );
     let head = ranges.heads()[0].to_ascii_lowercase();
-    for field in ["range: bytes=2-4", "if-range: \"v1\"", "accept-encoding: gzip"] {
+    for field in [
+        "range: bytes=2-4",
+        "if-range: \"v1\"",
+        "accept-encoding: gzip",
+    ] {
         assert!(head.lines().any(|line| line == field), "{field} in {head}");
     }
 }
@@ -169,10 +262,16 @@ async fn lengths_ranges_and_encodings_pass_as_they_are() {
 async fn flaw_24_trailers_pass_both_ways(carrier: Carrier) {
     let backend = Backend::start().await;
     let h2c = Backend::start().await;
-    let mut objects = vec![manifests::ingress("apps", &[(APP, "/", "h1"), ("h2.example.test", "/", "h2")])];
+    let mut objects = vec![manifests::ingress(
+        "apps",
+        &[(APP, "/", "h1"), ("h2.example.test", "/", "h2")],
+    )];
     objects.extend(manifests::service("h1", &[backend.address()]));
     objects.extend(manifests::h2c_service("h2", &[h2c.address()]));
-    let tunnel = Tunnel::with(carrier).file("apps.yaml", manifests::file(objects)).start().await;
+    let tunnel = Tunnel::with(carrier)
+        .file("apps.yaml", manifests::file(objects))
+        .start()
+        .await;
     let sum = ("x-checksum".to_owned(), "c0ffee".to_owned());
     let up = "1\r\na\r\n0\r\nX-Up: yes\r\n\r\n";
     for host in [APP, "h2.example.test"] {
@@ -181,7 +280,10 @@ async fn flaw_24_trailers_pass_both_ways(carrier: Carrier) {
         assert_eq!(response.text(), "body\n", "{host}");
         let lower = |(name, value): (String, String)| (name.to_ascii_lowercase(), value);
         let trailers: Vec<_> = response.trailers.into_iter().map(lower).collect();
-        assert!(trailers.contains(&sum), "from the backend at {host}: {trailers:?}");
+        assert!(
+            trailers.contains(&sum),
+            "from the backend at {host}: {trailers:?}"
+        );
 
         let request = format!(
             "POST /body HTTP/1.1\r\nHost: {host}\r\nTE: trailers\r\nTrailer: x-up\r\nTransfer-Encoding: chunked\r\n\r\n{up}"
@@ -193,9 +295,17 @@ async fn flaw_24_trailers_pass_both_ways(carrier: Carrier) {
     let user = H2::connect(tunnel.http()).await;
     let frames = [
         Ok(Frame::data(Bytes::from_static(b"a"))),
-        Ok(Frame::trailers([("x-up", "yes")].map(|(name, value)| {
-            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
-        }).into_iter().collect())),
+        Ok(Frame::trailers(
+            [("x-up", "yes")]
+                .map(|(name, value)| {
+                    (
+                        http::HeaderName::from_static(name),
+                        http::HeaderValue::from_static(value),
+                    )
+                })
+                .into_iter()
+                .collect(),
+        )),
     ];
     let request = http::Request::post("http://h2.example.test/body")
         .header("te", "trailers")
@@ -209,17 +319,29 @@ async fn flaw_24_trailers_pass_both_ways(carrier: Carrier) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expect_100_continue_is_answered_before_the_body_comes() {
     let backend = Backend::start().await;
-    let tunnel = Tunnel::with(Carrier::WebSocket).app(backend.address()).start().await;
+    let tunnel = Tunnel::with(Carrier::WebSocket)
+        .app(backend.address())
+        .start()
+        .await;
     let fields = "Content-Length: 5\r\nExpect: 100-continue\r\n";
     let mut connection = ask(&tunnel, "POST", "/sink", fields).await;
-    assert_eq!(connection.read_head().await.expect("an interim response").status, 100);
+    assert_eq!(
+        connection
+            .read_head()
+            .await
+            .expect("an interim response")
+            .status,
+        100
+    );
     connection.send("hello").await.expect("send the body");
     let response = connection.read_response().await.expect("a response");
     assert_eq!(response.json::<Value>(), json!({"bytes": 5}));
     // A refusal comes instead of the 100.
     let mut connection = tunnel.connect().await;
     connection
-        .send(format!("POST / HTTP/1.1\r\nHost: nobody.example.test\r\n{fields}\r\n"))
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: nobody.example.test\r\n{fields}\r\n"
+        ))
         .await
         .expect("send a head");
     assert_eq!(connection.read_head().await.expect("a refusal").status, 404);
@@ -232,10 +354,17 @@ async fn interim_responses_of_a_backend_do_not_disturb_the_final_one() {
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
-    let tunnel = Tunnel::with(Carrier::WebSocket).app(backend.address()).start().await;
+    let tunnel = Tunnel::with(Carrier::WebSocket)
+        .app(backend.address())
+        .start()
+        .await;
     let response = tunnel.get(APP, "/").await;
     assert_eq!((response.status(), response.text().as_str()), (200, "ok"));
-    assert_eq!(response.header("link"), None, "a hint's field is not the response's");
+    assert_eq!(
+        response.header("link"),
+        None,
+        "a hint's field is not the response's"
+    );
 }
 
 /// Every time that has a bound here is this long.
@@ -252,7 +381,12 @@ async fn with_short_times(carrier: Carrier, backend: &Backend) -> Tunnel {
         "response_idle": short, "write_idle": short, "upgrade_idle": short,
     }});
     let agent = json!({"timeouts": {"first_byte": short, "connect": short}});
-    Tunnel::with(carrier).app(backend.address()).edge(edge).agent(agent).start().await
+    Tunnel::with(carrier)
+        .app(backend.address())
+        .edge(edge)
+        .agent(agent)
+        .start()
+        .await
 }
 
 async fn flaw_1_a_response_may_last_longer_than_every_timeout(carrier: Carrier) {
@@ -262,7 +396,10 @@ async fn flaw_1_a_response_may_last_longer_than_every_timeout(carrier: Carrier) 
     connection.read_head().await.expect("a head");
     let mut pace = tokio::time::interval(PACE);
     for event in 1..=PIECES {
-        assert_eq!(next_chunk(&mut connection).await, format!("data: {event}\n\n"));
+        assert_eq!(
+            next_chunk(&mut connection).await,
+            format!("data: {event}\n\n")
+        );
         pace.tick().await;
         backend.release();
     }
@@ -275,7 +412,10 @@ async fn flaw_1_an_upload_may_last_longer_than_every_timeout(carrier: Carrier) {
     let mut pace = tokio::time::interval(PACE);
     for _ in 0..PIECES {
         pace.tick().await;
-        connection.send("5\r\nhello\r\n").await.expect("send a chunk");
+        connection
+            .send("5\r\nhello\r\n")
+            .await
+            .expect("send a chunk");
     }
     connection.send("0\r\n\r\n").await.expect("send the end");
     let response = connection.read_response().await.expect("a response");
@@ -290,13 +430,21 @@ async fn a_body_that_stops_coming_is_408_and_one_that_stops_going_is_cut() {
     let mut upload = ask(&tunnel, "POST", "/sink", "Content-Length: 10\r\n").await;
     upload.send("12345").await.expect("send a part");
     let response = upload.read_response().await.expect("a refusal");
-    assert_eq!((response.status(), error_code(&response)), (408, "request_timeout"));
+    assert_eq!(
+        (response.status(), error_code(&response)),
+        (408, "request_timeout")
+    );
 
     let mut download = ask(&tunnel, "GET", "/sse", "").await;
     download.read_head().await.expect("a head");
     assert_eq!(next_chunk(&mut download).await, "data: 1\n\n");
-    assert!(download.read_chunk().await.is_err(), "a cut response never ends cleanly");
-    backend.await_counters("the end of both", |seen| seen.in_flight == 0).await;
+    assert!(
+        download.read_chunk().await.is_err(),
+        "a cut response never ends cleanly"
+    );
+    backend
+        .await_counters("the end of both", |seen| seen.in_flight == 0)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,6 +454,9 @@ async fn a_response_without_a_length_ends_with_the_backends_connection() {
         let _ = stream.shutdown().await;
     })
     .await;
-    let tunnel = Tunnel::with(Carrier::WebSocket).app(backend.address()).start().await;
+    let tunnel = Tunnel::with(Carrier::WebSocket)
+        .app(backend.address())
+        .start()
+        .await;
     assert_eq!(tunnel.get(APP, "/").await.text(), "all of it");
 }

@@ -102,7 +102,13 @@ impl Builder {
     /// Starts everything, and returns when every agent is connected and the edge has answered for
     /// all of its routes.
     pub(crate) async fn start(self) -> Tunnel {
-        let Self { edge, agent, agents, files, hosts } = self;
+        let Self {
+            edge,
+            agent,
+            agents,
+            files,
+            hosts,
+        } = self;
         let folder = Scratch::new("e2e");
         let manifests = folder.path().join("manifests");
         std::fs::create_dir(&manifests).expect("make the manifests' folder");
@@ -208,7 +214,9 @@ impl Tunnel {
             "timeouts": {"drain": 2},
         });
         merge(&mut config, settings);
-        let carrier = config.as_object_mut().and_then(|config| config.remove("carrier"));
+        let carrier = config
+            .as_object_mut()
+            .and_then(|config| config.remove("carrier"));
         let edge = match (carrier, self.edge().tunnel_address()) {
             (Some(carrier), Some(address)) if carrier == "Tls" => format!("tls://{address}"),
             _ => format!("ws://{}", self.http),
@@ -254,7 +262,9 @@ impl Tunnel {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
             let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
-            provider.install_default().expect("the first provider of this process");
+            provider
+                .install_default()
+                .expect("the first provider of this process");
         });
         let config: EdgeConfig =
             serde_json::from_value(self.edge_config.clone()).expect("a configuration for the edge");
@@ -284,14 +294,23 @@ impl Tunnel {
             HostPattern::parse(text, WildcardMode::ManyLabels).expect("a pattern to grant")
         };
         let hosts = hosts.iter().map(pattern).collect();
-        let new = NewCluster { name: name.to_owned(), tenant: None, hosts };
+        let new = NewCluster {
+            name: name.to_owned(),
+            tenant: None,
+            hosts,
+        };
         let (_, token) = self.clusters().create(new).await.expect("make a cluster");
         token.reveal().to_owned()
     }
 
     /// The name under which the fixture's cluster lies.
     pub(crate) fn own_host(&self) -> String {
-        self.clusters().view("main").expect("the fixture's cluster").record.own_host.to_string()
+        self.clusters()
+            .view("main")
+            .expect("the fixture's cluster")
+            .record
+            .own_host
+            .to_string()
     }
 
     /// Starts one more agent; returns its number when it is connected and in sync.
@@ -304,7 +323,11 @@ impl Tunnel {
 
     /// Drains an agent.
     pub(crate) async fn stop_agent(&mut self, number: usize) {
-        self.agents[number].take().expect("the agent runs").drain().await;
+        self.agents[number]
+            .take()
+            .expect("the agent runs")
+            .drain()
+            .await;
     }
 
     /// Writes a manifest file.
@@ -333,7 +356,9 @@ impl Tunnel {
     }
 
     pub(crate) async fn connect(&self) -> http::Connection {
-        http::Connection::connect(self.http).await.expect("connect to the edge")
+        http::Connection::connect(self.http)
+            .await
+            .expect("connect to the edge")
     }
 
     /// Waits until a request is answered with this status and error code (empty: none).
@@ -370,7 +395,10 @@ pub(crate) async fn await_sync(agent: &Agent) {
     });
     let waited = tokio::time::timeout(SOON, in_sync).await;
     if waited.is_err() {
-        panic!("the agent is not in sync after {SOON:?}: {:?}", *agent.status().borrow());
+        panic!(
+            "the agent is not in sync after {SOON:?}: {:?}",
+            *agent.status().borrow()
+        );
     }
 }
 
@@ -380,15 +408,19 @@ impl Drop for Tunnel {
         let edge = self.edge.take();
         // A thread of its own: a runtime cannot be entered from within another.
         let ending = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime to end the fixture").block_on(async {
-                for agent in agents {
-                    agent.drain().await;
-                }
-                if let Some(edge) = edge {
-                    edge.drain().await;
-                }
-            });
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime
+                .expect("a runtime to end the fixture")
+                .block_on(async {
+                    for agent in agents {
+                        agent.drain().await;
+                    }
+                    if let Some(edge) = edge {
+                        edge.drain().await;
+                    }
+                });
         });
         let _ = ending.join();
     }

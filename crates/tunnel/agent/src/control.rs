@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gatewright_link::ControlChannel;
+use gatewright_routes::RouteId;
 use gatewright_routes::message::{
     AgentMessage, EdgeMessage, Heartbeat, HeartbeatMetadata, Refused, Register, RegisterSuccess,
 };
-use gatewright_routes::RouteId;
 use gatewright_routes::session::AgentSession;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -254,7 +254,9 @@ fn beat(shared: &Shared) -> AgentMessage {
 fn publish(shared: &Shared, edge: &str, session: &AgentSession) {
     let unchanged = |before: &BTreeMap<RouteId, Refused>| {
         let reasons = |all: &BTreeMap<RouteId, Refused>| {
-            all.iter().map(|(id, refused)| (*id, refused.reason)).collect::<Vec<_>>()
+            all.iter()
+                .map(|(id, refused)| (*id, refused.reason))
+                .collect::<Vec<_>>()
         };
         reasons(before) == reasons(session.refusals())
     };
@@ -290,7 +292,11 @@ fn with_places(
     let mut placed = refusals.clone();
     for (id, refused) in &mut placed {
         if let Some(route) = offer.routes.get(id) {
-            refused.host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
+            refused.host = route
+                .host
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             refused.path.clone_from(&route.path);
         }
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use gatewright_link::{Exchange, RecvBody, Responder};
+use gatewright_link::{Exchange, Progress, RecvBody, Responder, Watched};
 use gatewright_routes::{BackendProtocol, RouteId};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -142,11 +142,12 @@ impl Forwarder {
     ) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let empty = http_body::Body::is_end_stream(&body);
+        let progress = Arc::new(Progress::default());
         let mut request = outgoing(head, target.protocol)?.map(|()| {
             if empty {
                 no_body()
             } else {
-                body.boxed_unsync()
+                Watched::new(body, Arc::clone(&progress)).boxed_unsync()
             }
         });
         pass_informational(&mut request, responder);
@@ -161,10 +162,11 @@ impl Forwarder {
             };
             match sender {
                 Sender::Http2(mut sender) => {
-                    let sent = tokio::time::timeout(self.first_byte, sender.send_request(request));
-                    let response = sent
+                    let sent = sender.send_request(request);
+                    let response = progress
+                        .answer_within(self.first_byte, sent)
                         .await
-                        .map_err(|_| Failure::FirstByteTimeout)?
+                        .ok_or(Failure::FirstByteTimeout)?
                         .map_err(|error| failure_of(&error))?;
                     return Ok(incoming(response.map(|body| PooledBody::new(body, None))));
                 }
@@ -178,13 +180,17 @@ impl Forwarder {
                         })
                         .and_then(|_| copy(&request));
                     let sent = sender.try_send_request(request);
-                    match tokio::time::timeout(self.first_byte, sent).await {
-                        Err(_) => return Err(Failure::FirstByteTimeout),
-                        Ok(Ok(response)) => {
+                    match progress.answer_within(self.first_byte, sent).await {
+                        None => return Err(Failure::FirstByteTimeout),
+                        // Nobody asked for another protocol.
+                        Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                            return Err(Failure::BackendProtocol);
+                        }
+                        Some(Ok(response)) => {
                             let home = Some((Arc::clone(&self.pool), address, sender));
                             return Ok(incoming(response.map(|body| PooledBody::new(body, home))));
                         }
-                        Ok(Err(mut error)) => match error.take_message().or(spare) {
+                        Some(Err(mut error)) => match error.take_message().or(spare) {
                             // A kept-alive connection that the backend closed meanwhile.
                             Some(unsent) if idle_since.is_some() => request = unsent,
                             Some(_) | None => return Err(failure_of(error.error())),
@@ -330,7 +336,11 @@ fn outgoing(
             let authority = head.uri.authority().ok_or(Failure::RouteGone)?;
             let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Failure::RouteGone)?;
             head.headers.insert(HOST, host);
-            head.headers.remove(TE);
+            if head.headers.contains_key(TE) {
+                // Only `trailers` is left of it here; it concerns this connection (RFC 9110 §10.1.4).
+                head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+            }
+            join_cookies(&mut head.headers);
             *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
         }
         BackendProtocol::H2c => {
@@ -341,6 +351,22 @@ fn outgoing(
     *request.method_mut() = head.method;
     *request.headers_mut() = head.headers;
     Ok(request)
+}
+
+/// HTTP/2 may carry cookies in several fields, HTTP/1.1 in one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    // Joined from valid values with valid bytes.
+    if let Ok(value) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, value);
+    }
 }
 
 /// A second copy of a request without a body.

@@ -199,7 +199,11 @@ impl Shared {
     /// Logs rules that cannot be served, each once until that changes.
     fn log_refusals(&self, now: &Translation) {
         let before = self.translation.borrow();
-        for refusal in now.refusals.iter().filter(|refusal| !before.refusals.contains(refusal)) {
+        for refusal in now
+            .refusals
+            .iter()
+            .filter(|refusal| !before.refusals.contains(refusal))
+        {
             tracing::warn!(ingress = %refusal.object, rule = refusal.rule, reason = %refusal.reason,
                 "a rule is not served: {}", refusal.message);
         }

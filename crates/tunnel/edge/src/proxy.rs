@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gatewright_link::{BodyError, Protocol, RequestBody, ResponseBody, SendError, Slot};
+use gatewright_link::{
+    BodyError, Progress, Protocol, RequestBody, ResponseBody, SendError, Slot, Watched,
+};
 use gatewright_names::normalise_authority;
 use gatewright_routes::NoMatch;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE};
@@ -17,7 +19,6 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use crate::clusters::EdgeRoute;
@@ -267,6 +268,7 @@ async fn exchange(
         }
     } else {
         let upload = Arc::new(Upload::default());
+        let progress = Arc::new(Progress::default());
         let body = UserBody {
             body,
             upload: Arc::clone(&upload),
@@ -274,17 +276,14 @@ async fn exchange(
             limit: user.edge.config.limits.body.filter(|_| length.is_none()),
             idle: Idle::new(user.edge.config.timeouts.request_idle),
         };
-        let sent = slot.send(request, RequestBody::Stream(body), on_informational);
-        let mut sent = std::pin::pin!(sent);
-        // The time for the first byte counts from the request's last.
-        let response = tokio::select! {
-            biased;
-            response = sent.as_mut() => response,
-            () = upload.over.notified() => match tokio::time::timeout(first_byte, sent).await {
-                Ok(response) => response,
-                Err(_) => return Err(ErrorCode::FirstByteTimeout),
-            },
-        };
+        let body = RequestBody::Stream(Watched::new(body, Arc::clone(&progress)));
+        let sent = slot.send(request, body, on_informational);
+        // The time for the first byte counts from the request's last, or from the last that was
+        // taken of it.
+        let response = progress
+            .answer_within(first_byte, sent)
+            .await
+            .ok_or(ErrorCode::FirstByteTimeout)?;
         response.map_err(|error| upload.why().unwrap_or_else(|| lost(&error)))?
     };
     let (mut head, body) = response.into_parts();
@@ -380,10 +379,10 @@ async fn upgrade(
 /// How far a request body has come, shared with the task that sends it.
 #[derive(Debug, Default)]
 struct Upload {
-    /// The last byte was read from the user.
-    over: Notify,
     too_large: AtomicBool,
     too_slow: AtomicBool,
+    /// Its framing is malformed, or the user has gone.
+    broken: AtomicBool,
 }
 
 impl Upload {
@@ -392,6 +391,8 @@ impl Upload {
             Some(ErrorCode::BodyTooLarge)
         } else if self.too_slow.load(Ordering::Relaxed) {
             Some(ErrorCode::RequestTimeout)
+        } else if self.broken.load(Ordering::Relaxed) {
+            Some(ErrorCode::BadRequest)
         } else {
             None
         }
@@ -433,20 +434,17 @@ impl Body for UserBody {
                 Poll::Ready(Some(Err(UserBodyError::Idle)))
             }
             Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => {
-                this.upload.over.notify_one();
-                Poll::Ready(None)
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => {
+                this.upload.broken.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err(UserBodyError::User(error))))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(UserBodyError::User(error)))),
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.moved();
                 this.taken += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if this.limit.is_some_and(|limit| this.taken > limit) {
                     this.upload.too_large.store(true, Ordering::Relaxed);
                     return Poll::Ready(Some(Err(UserBodyError::TooLarge)));
-                }
-                if this.body.is_end_stream() {
-                    this.upload.over.notify_one();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -208,8 +208,7 @@ impl ErrorCode {
             | Self::BodyTooLarge
             | Self::UriTooLong
             | Self::HeadersTooLarge
-            | Self::RequestTimeout
-            => true,
+            | Self::RequestTimeout => true,
             Self::UnknownHost
             | Self::UnknownPath
             | Self::AmbiguousPath

@@ -88,7 +88,9 @@ impl Responder {
     /// # Errors
     /// When the stream is gone or the status is not 1xx.
     pub fn send_informational(&mut self, response: Response<()>) -> Result<(), BodyError> {
-        self.respond.send_informational(response).map_err(BodyError::Stream)
+        self.respond
+            .send_informational(response)
+            .map_err(BodyError::Stream)
     }
 
     /// Sends the final response with its body, to the body's end.
@@ -100,14 +102,21 @@ impl Responder {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Self { mut respond, place: _place } = self;
+        let Self {
+            mut respond,
+            place: _place,
+        } = self;
         let (head, body) = response.into_parts();
         let head = Response::from_parts(head, ());
         if body.is_end_stream() {
-            respond.send_response(head, true).map_err(BodyError::Stream)?;
+            respond
+                .send_response(head, true)
+                .map_err(BodyError::Stream)?;
             return Ok(());
         }
-        let stream = respond.send_response(head, false).map_err(BodyError::Stream)?;
+        let stream = respond
+            .send_response(head, false)
+            .map_err(BodyError::Stream)?;
         send_body(body, stream).await
     }
 
@@ -116,8 +125,13 @@ impl Responder {
     /// # Errors
     /// When the stream is gone.
     pub fn upgrade(mut self, head: Response<()>, body: RecvBody) -> Result<StreamIo, BodyError> {
-        let stream = self.respond.send_response(head, false).map_err(BodyError::Stream)?;
-        let keeps = self.place.map(|place| Box::new(place) as Box<dyn Any + Send + Sync>);
+        let stream = self
+            .respond
+            .send_response(head, false)
+            .map_err(BodyError::Stream)?;
+        let keeps = self
+            .place
+            .map(|place| Box::new(place) as Box<dyn Any + Send + Sync>);
         Ok(StreamIo::new(body, stream, keeps))
     }
 
@@ -152,7 +166,13 @@ impl StreamIo {
         send: SendStream<Bytes>,
         keeps: Option<Box<dyn Any + Send + Sync>>,
     ) -> Self {
-        Self { receive, send, received: Bytes::new(), write_ended: false, _keeps: keeps }
+        Self {
+            receive,
+            send,
+            received: Bytes::new(),
+            write_ended: false,
+            _keeps: keeps,
+        }
     }
 }
 
@@ -279,8 +299,11 @@ impl RawControl {
             return;
         };
         let mut head = Response::new(());
-        head.headers_mut().insert(http::header::AUTHORIZATION, self.authorization.clone());
-        let Ok(send) = respond.send_response(head, false) else { return };
+        head.headers_mut()
+            .insert(http::header::AUTHORIZATION, self.authorization.clone());
+        let Ok(send) = respond.send_response(head, false) else {
+            return;
+        };
         let (unanswered, draining) = (Arc::clone(&self.unanswered), Arc::clone(&self.draining));
         self.stream = Some(Box::pin(async move {
             let answered_all = async {
@@ -314,8 +337,12 @@ impl<C: Carrier + 'static, F: FnMut(Exchange) + Send> Http2 for Serving<C, F> {
     }
 
     fn poll_control(&mut self, cx: &mut Context<'_>) -> Poll<LinkError> {
-        let Some(raw) = self.raw.as_mut() else { return Poll::Pending };
-        let Some(stream) = raw.stream.as_mut() else { return Poll::Pending };
+        let Some(raw) = self.raw.as_mut() else {
+            return Poll::Pending;
+        };
+        let Some(stream) = raw.stream.as_mut() else {
+            return Poll::Pending;
+        };
         let end = ready!(stream.as_mut().poll(cx));
         raw.stream = None;
         match end {
@@ -400,7 +427,10 @@ where
         shutting_down: false,
         raw,
     };
-    Ok((handle, Driver::new(Drive::new(serving, carrier, ping, limits))))
+    Ok((
+        handle,
+        Driver::new(Drive::new(serving, carrier, ping, limits)),
+    ))
 }
 
 /// Serves streams on a WebSocket that was dialled. `on_exchange` must not block: it spawns.

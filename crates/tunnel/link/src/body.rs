@@ -46,7 +46,13 @@ impl RecvBody {
             .get(http::header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse().ok());
-        Self { stream, of, length, data_over: false, over: false }
+        Self {
+            stream,
+            of,
+            length,
+            data_over: false,
+            over: false,
+        }
     }
 
     /// Whether a reset only says that the other end, having answered in full, needs no more of our
@@ -106,7 +112,8 @@ impl Body for RecvBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.length
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -122,7 +129,9 @@ where
 {
     let mut body = std::pin::pin!(body);
     if body.is_end_stream() {
-        return stream.send_data(Bytes::new(), true).map_err(BodyError::Stream);
+        return stream
+            .send_data(Bytes::new(), true)
+            .map_err(BodyError::Stream);
     }
     loop {
         let frame = poll_fn(|cx| {
@@ -138,7 +147,11 @@ where
         })
         .await?;
         match frame {
-            None => return stream.send_data(Bytes::new(), true).map_err(BodyError::Stream),
+            None => {
+                return stream
+                    .send_data(Bytes::new(), true)
+                    .map_err(BodyError::Stream);
+            }
             Some(Err(error)) => {
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Err(BodyError::Source(error));
@@ -177,24 +190,28 @@ async fn send_data(
     stream.reserve_capacity(data.len());
     loop {
         let room = match stream.capacity() {
-            0 => poll_fn(|cx| {
-                if let Poll::Ready(Ok(reason)) = stream.poll_reset(cx) {
-                    return Poll::Ready(Err(BodyError::Cancelled(reason)));
-                }
-                match ready!(stream.poll_capacity(cx)) {
-                    Some(Ok(room)) => Poll::Ready(Ok(room)),
-                    Some(Err(error)) => Poll::Ready(Err(BodyError::Stream(error))),
-                    None => Poll::Ready(Err(BodyError::Cancelled(Reason::CANCEL))),
-                }
-            })
-            .await?,
+            0 => {
+                poll_fn(|cx| {
+                    if let Poll::Ready(Ok(reason)) = stream.poll_reset(cx) {
+                        return Poll::Ready(Err(BodyError::Cancelled(reason)));
+                    }
+                    match ready!(stream.poll_capacity(cx)) {
+                        Some(Ok(room)) => Poll::Ready(Ok(room)),
+                        Some(Err(error)) => Poll::Ready(Err(BodyError::Stream(error))),
+                        None => Poll::Ready(Err(BodyError::Cancelled(Reason::CANCEL))),
+                    }
+                })
+                .await?
+            }
             room => room,
         };
         if room >= data.len() {
             return stream.send_data(data, last).map_err(BodyError::Stream);
         }
         if room > 0 {
-            stream.send_data(data.split_to(room), false).map_err(BodyError::Stream)?;
+            stream
+                .send_data(data.split_to(room), false)
+                .map_err(BodyError::Stream)?;
         }
     }
 }

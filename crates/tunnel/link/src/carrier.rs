@@ -53,7 +53,11 @@ impl<C> Clone for Batched<C> {
 
 impl<C: Carrier> Batched<C> {
     pub(crate) fn new(carrier: C) -> Self {
-        Self(Arc::new(Mutex::new(Inner { carrier, answering: false, failure: None })))
+        Self(Arc::new(Mutex::new(Inner {
+            carrier,
+            answering: false,
+            failure: None,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<C>> {
@@ -70,7 +74,10 @@ impl<C: Carrier> Batched<C> {
     }
 
     pub(crate) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        self.lock().carrier.poll_drain(cx).map_err(|error| explain(error, "cannot write to the tunnel"))
+        self.lock()
+            .carrier
+            .poll_drain(cx)
+            .map_err(|error| explain(error, "cannot write to the tunnel"))
     }
 
     /// Ends our direction and waits for the other end to close, or for a failure.

@@ -28,7 +28,10 @@ pub(crate) struct ControlPipe {
 /// Refuses what the other end would refuse, where the reason can still be told.
 pub(crate) fn check_length(text: &str) -> Result<(), LinkError> {
     if text.len() > MAX_MESSAGE {
-        return Err(LinkError::ControlTooLong { bytes: text.len(), limit: MAX_MESSAGE });
+        return Err(LinkError::ControlTooLong {
+            bytes: text.len(),
+            limit: MAX_MESSAGE,
+        });
     }
     Ok(())
 }
@@ -39,6 +42,9 @@ pub(crate) fn pair() -> (ControlChannel, ControlPipe) {
     let (received, incoming) = mpsc::channel(WAITING);
     (
         ControlChannel { outgoing, incoming },
-        ControlPipe { outgoing: to_send, incoming: received },
+        ControlPipe {
+            outgoing: to_send,
+            incoming: received,
+        },
     )
 }

@@ -36,7 +36,9 @@ enum CarrierKind {
 
 /// Why a text is no endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not an edge's address: {why}; write ws://HOST[:PORT], wss://HOST[:PORT] or tls://HOST:PORT")]
+#[error(
+    "{text:?} is not an edge's address: {why}; write ws://HOST[:PORT], wss://HOST[:PORT] or tls://HOST:PORT"
+)]
 pub struct EndpointError {
     text: String,
     why: &'static str,
@@ -48,7 +50,9 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         // What is no host may be a secret, which must not reach a log.
         let shown = || match text.split_once("://") {
-            Some((scheme, rest)) if rest.contains(['/', '?', '#', '@']) => format!("{scheme}://..."),
+            Some((scheme, rest)) if rest.contains(['/', '?', '#', '@']) => {
+                format!("{scheme}://...")
+            }
             Some(_) | None => text.to_owned(),
         };
         let error = |why| EndpointError { text: shown(), why };
@@ -66,8 +70,9 @@ impl FromStr for Endpoint {
         if rest.is_empty() {
             return Err(error("its host is empty"));
         }
-        let authority: http::uri::Authority =
-            rest.parse().map_err(|_| error("its host or port is not valid"))?;
+        let authority: http::uri::Authority = rest
+            .parse()
+            .map_err(|_| error("its host or port is not valid"))?;
         if authority.host().is_empty() {
             return Err(error("its host is empty"));
         }
@@ -80,7 +85,11 @@ impl FromStr for Endpoint {
                 Ok(port) => port,
             },
         };
-        Ok(Self { carrier, host: authority.host().to_owned(), port })
+        Ok(Self {
+            carrier,
+            host: authority.host().to_owned(),
+            port,
+        })
     }
 }
 
@@ -156,9 +165,13 @@ pub async fn dial(
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, LinkError> {
     let host = endpoint.host.trim_start_matches('[').trim_end_matches(']');
-    let unreachable =
-        |source| LinkError::Unreachable { endpoint: endpoint.to_string(), source };
-    let tcp = TcpStream::connect((host, endpoint.port)).await.map_err(unreachable)?;
+    let unreachable = |source| LinkError::Unreachable {
+        endpoint: endpoint.to_string(),
+        source,
+    };
+    let tcp = TcpStream::connect((host, endpoint.port))
+        .await
+        .map_err(unreachable)?;
     tcp.set_nodelay(true).map_err(unreachable)?;
     Ok(tcp)
 }
@@ -169,7 +182,11 @@ async fn secure(
     config: &Arc<rustls::ClientConfig>,
     alpn: &[u8],
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, LinkError> {
-    let host = endpoint.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let host = endpoint
+        .host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
     let name = ServerName::try_from(host).map_err(|_| LinkError::NotAnEdge {
         endpoint: endpoint.to_string(),
         detail: "its host cannot be a certificate's name".to_owned(),
@@ -179,7 +196,10 @@ async fn secure(
     TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await
-        .map_err(|source| LinkError::Tls { endpoint: endpoint.to_string(), source })
+        .map_err(|source| LinkError::Tls {
+            endpoint: endpoint.to_string(),
+            source,
+        })
 }
 
 async fn upgrade<S: Socket>(
@@ -187,8 +207,10 @@ async fn upgrade<S: Socket>(
     socket: S,
     authorization: &HeaderValue,
 ) -> Result<WebSocketStream<S>, LinkError> {
-    let not_an_edge =
-        |detail: String| LinkError::NotAnEdge { endpoint: endpoint.to_string(), detail };
+    let not_an_edge = |detail: String| LinkError::NotAnEdge {
+        endpoint: endpoint.to_string(),
+        detail,
+    };
     let other_subprotocol = || not_an_edge(format!("it did not choose {SUBPROTOCOL_H2R}"));
     let request = Request::builder()
         .uri(format!("ws://{}:{}/ws", endpoint.host, endpoint.port))
@@ -197,7 +219,10 @@ async fn upgrade<S: Socket>(
         .header("upgrade", "websocket")
         .header("sec-websocket-version", "13")
         .header("sec-websocket-key", generate_key())
-        .header("sec-websocket-protocol", format!("{SUBPROTOCOL_H2R}, {SUBPROTOCOL_JSON}"))
+        .header(
+            "sec-websocket-protocol",
+            format!("{SUBPROTOCOL_H2R}, {SUBPROTOCOL_JSON}"),
+        )
         .header("authorization", authorization)
         .body(())
         .map_err(|error| not_an_edge(error.to_string()))?;
@@ -211,20 +236,25 @@ async fn upgrade<S: Socket>(
         }
         Err(WsError::Http(response)) => match response.status() {
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(LinkError::Refused { status: status.as_u16() })
+                Err(LinkError::Refused {
+                    status: status.as_u16(),
+                })
             }
             status => Err(not_an_edge(format!("HTTP {status}"))),
         },
-        Err(WsError::Io(source)) => {
-            Err(LinkError::Io { doing: "the edge broke the WebSocket handshake off", source })
-        }
+        Err(WsError::Io(source)) => Err(LinkError::Io {
+            doing: "the edge broke the WebSocket handshake off",
+            source,
+        }),
         Err(WsError::Protocol(ProtocolError::SecWebSocketSubProtocolError(_))) => {
             Err(other_subprotocol())
         }
-        Err(WsError::Protocol(ProtocolError::HandshakeIncomplete)) => {
-            Err(not_an_edge("it closed the connection instead of answering".to_owned()))
-        }
+        Err(WsError::Protocol(ProtocolError::HandshakeIncomplete)) => Err(not_an_edge(
+            "it closed the connection instead of answering".to_owned(),
+        )),
         // Whatever else it said, it was no answer to an upgrade request.
-        Err(_) => Err(not_an_edge("its answer is not a WebSocket handshake".to_owned())),
+        Err(_) => Err(not_an_edge(
+            "its answer is not a WebSocket handshake".to_owned(),
+        )),
     }
 }

@@ -71,7 +71,9 @@ impl<H: Http2, C: Carrier> Drive<H, C> {
     /// in on it is reset, and what was sent last is lost with it.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         let timeout = self.keep_alive.timeout;
-        let deadline = self.farewell.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        let deadline = self
+            .farewell
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
         if deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
@@ -134,11 +136,18 @@ impl KeepAlive {
         let first = Instant::now() + limits.keep_alive_interval;
         let mut tick = interval_at(first, limits.keep_alive_interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ping, tick: Box::pin(tick), deadline: None, timeout: limits.keep_alive_timeout }
+        Self {
+            ping,
+            tick: Box::pin(tick),
+            deadline: None,
+            timeout: limits.keep_alive_timeout,
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), LinkError> {
-        let Some(ping) = self.ping.as_mut() else { return Ok(()) };
+        let Some(ping) = self.ping.as_mut() else {
+            return Ok(());
+        };
         loop {
             if let Some(deadline) = self.deadline.as_mut() {
                 if let Poll::Ready(pong) = ping.poll_pong(cx) {
@@ -169,4 +178,3 @@ pub(crate) async fn within<T>(
         .await
         .unwrap_or(Err(LinkError::HandshakeTimeout(limits.handshake_timeout)))
 }
-

@@ -76,7 +76,10 @@ impl Tunnel {
             closed: AtomicBool::new(false),
             max_streams: limits.max_streams as usize,
         };
-        Self { send, shared: Arc::new(shared) }
+        Self {
+            send,
+            shared: Arc::new(shared),
+        }
     }
 
     /// Requests whose responses are not over.
@@ -175,7 +178,13 @@ impl Slot {
         })?;
         let (head, stream) = head.into_parts();
         let body = RecvBody::new(stream, BodyOf::Response, &head.headers);
-        Ok(TunnelResponse { head, body, upgrade, upload, lease })
+        Ok(TunnelResponse {
+            head,
+            body,
+            upgrade,
+            upload,
+            lease,
+        })
     }
 }
 
@@ -192,13 +201,32 @@ pub struct TunnelResponse {
 impl TunnelResponse {
     /// The head and the body; the body keeps the request's upload and its place alive.
     pub fn into_parts(self) -> (http::response::Parts, ResponseBody) {
-        let Self { head, body, upgrade: _, upload, lease } = self;
-        (head, ResponseBody { body, _upload: upload, _lease: lease })
+        let Self {
+            head,
+            body,
+            upgrade: _,
+            upload,
+            lease,
+        } = self;
+        (
+            head,
+            ResponseBody {
+                body,
+                _upload: upload,
+                _lease: lease,
+            },
+        )
     }
 
     /// The head and both directions of an upgraded stream, as one byte stream.
     pub fn into_upgraded(self) -> (http::response::Parts, Option<StreamIo>) {
-        let Self { head, body, upgrade, upload: _, lease } = self;
+        let Self {
+            head,
+            body,
+            upgrade,
+            upload: _,
+            lease,
+        } = self;
         let io = upgrade.map(|send| StreamIo::new(body, send, Some(Box::new(lease))));
         (head, io)
     }
@@ -406,7 +434,12 @@ impl PendingRaw {
             shared.draining.store(true, Ordering::Relaxed);
             driver.await
         });
-        Ok(RawAccepted { tunnel, control, driver, authorization })
+        Ok(RawAccepted {
+            tunnel,
+            control,
+            driver,
+            authorization,
+        })
     }
 }
 
@@ -436,7 +469,8 @@ pub(crate) async fn control_stream(
                 waiting.advance(4);
                 let text = String::from_utf8(waiting.split_to(length).into())
                     .map_err(|_| LinkError::ControlMessage)?;
-                if let Err(tokio::sync::mpsc::error::TrySendError::Full(_)) = incoming.try_send(text)
+                if let Err(tokio::sync::mpsc::error::TrySendError::Full(_)) =
+                    incoming.try_send(text)
                 {
                     return Err(LinkError::ControlOverflow);
                 }

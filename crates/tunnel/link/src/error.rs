@@ -41,7 +41,9 @@ pub enum LinkError {
         limit: usize,
     },
     /// The edge refused the credential.
-    #[error("the edge refused the token (HTTP {status}); check that the token file belongs to this edge and was not revoked")]
+    #[error(
+        "the edge refused the token (HTTP {status}); check that the token file belongs to this edge and was not revoked"
+    )]
     Refused {
         /// The status it answered with.
         status: u16,
@@ -55,7 +57,9 @@ pub enum LinkError {
         detail: String,
     },
     /// TLS could not be agreed on, or the certificate is not trusted.
-    #[error("the TLS handshake with {endpoint} failed; check the edge's certificate, the CA that the agent trusts and both clocks")]
+    #[error(
+        "the TLS handshake with {endpoint} failed; check the edge's certificate, the CA that the agent trusts and both clocks"
+    )]
     Tls {
         /// Where we dialled.
         endpoint: String,

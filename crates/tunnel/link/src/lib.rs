@@ -39,6 +39,7 @@ mod driver;
 mod edge_end;
 mod error;
 mod limits;
+mod progress;
 mod raw;
 mod websocket;
 
@@ -55,5 +56,6 @@ pub use error::LinkError;
 pub use h2::Reason;
 pub use h2::ext::Protocol;
 pub use limits::Limits;
+pub use progress::{Progress, Watched};
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 pub use websocket::{ALPN, SUBPROTOCOL_H2R, SUBPROTOCOL_JSON, is_upgrade_token};

@@ -19,7 +19,11 @@ pub(crate) struct Raw<S> {
 
 impl<S> Raw<S> {
     pub(crate) fn new(socket: S) -> Self {
-        Self { socket, batch: BytesMut::new(), unflushed: false }
+        Self {
+            socket,
+            batch: BytesMut::new(),
+            unflushed: false,
+        }
     }
 }
 

@@ -74,7 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Ws<S> {
             match self.control.outgoing.poll_recv(cx) {
                 Poll::Ready(Some(text)) => {
                     check_length(&text).map_err(io::Error::other)?;
-                    Pin::new(&mut self.socket).start_send(Message::text(text)).map_err(to_io)?;
+                    Pin::new(&mut self.socket)
+                        .start_send(Message::text(text))
+                        .map_err(to_io)?;
                     self.unsent = true;
                 }
                 Poll::Ready(None) => self.control_open = false,
@@ -96,7 +98,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Ws<S> {
     fn push_batch(&mut self) -> io::Result<()> {
         if !self.batch.is_empty() {
             let bytes = self.batch.split().freeze();
-            Pin::new(&mut self.socket).start_send(Message::Binary(bytes)).map_err(to_io)?;
+            Pin::new(&mut self.socket)
+                .start_send(Message::Binary(bytes))
+                .map_err(to_io)?;
             self.unsent = true;
         }
         Ok(())

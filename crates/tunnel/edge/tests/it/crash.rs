@@ -15,7 +15,7 @@ use crate::support::{create, open, route};
 /// Names the store's folder to the child, and thereby makes a process the child.
 const CHILD: &str = "GATEWRIGHT_TEST_CRASHING_STORE";
 const CLUSTERS: [&str; 3] = ["a", "b", "c"];
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 30;
 
 /// Flaw: an acknowledged change is lost when the edge dies.
 #[test]
@@ -29,8 +29,8 @@ fn kill_9_at_any_moment_loses_nothing_acknowledged() {
     for round in 0..ROUNDS {
         let mut child = Writer::start(folder.path());
         // Another number of lines each time: between none, which is in the middle of opening or making
-        // the store, and some hundred, which is between the parts of a commit.
-        let patience = round * round * 7 % 113;
+        // the store, and some dozens, which is between the parts of a commit.
+        let patience = round * round * 7 % 61;
         for line in child.lines(patience) {
             let (name, number) = line.split_once(' ').unwrap();
             acknowledged.insert(name.to_owned(), number.parse().unwrap());
@@ -41,7 +41,7 @@ fn kill_9_at_any_moment_loses_nothing_acknowledged() {
             acknowledged.insert(name.to_owned(), number.parse().unwrap());
             total += 1;
         }
-        check(&open(folder.path()), &acknowledged);
+        check(&open(folder.path()), &mut acknowledged);
     }
     assert!(
         total > ROUNDS,
@@ -50,9 +50,9 @@ fn kill_9_at_any_moment_loses_nothing_acknowledged() {
 }
 
 /// Everything up to the last acknowledged number is there; one more may be, since it may have been
-/// written and not been told.
-fn check(clusters: &Clusters, acknowledged: &BTreeMap<String, u64>) {
-    for (name, &last) in acknowledged {
+/// written and not been told. What was seen once has to stay as well.
+fn check(clusters: &Clusters, acknowledged: &mut BTreeMap<String, u64>) {
+    for (name, last) in acknowledged {
         let view = clusters.view(name).unwrap();
         let routes = clusters.routes_of(&view.record.id);
         let served = routes
@@ -61,10 +61,11 @@ fn check(clusters: &Clusters, acknowledged: &BTreeMap<String, u64>) {
             .count() as u64;
         assert_eq!(served, routes.len() as u64, "cluster {name}");
         assert!(
-            (last..=last + 1).contains(&served),
+            (*last..=*last + 1).contains(&served),
             "cluster {name}: {last} acknowledged, {served} there"
         );
-        for number in 1..=last {
+        *last = served;
+        for number in 1..=served {
             let found = clusters.snapshot();
             let found = found
                 .table

@@ -21,8 +21,14 @@ async fn texts_pass_in_order_both_ways() {
             agent.outgoing.send(format!("up {at}")).await.unwrap();
             if at % 20 == 19 {
                 for at in at - 19..=at {
-                    assert_eq!(soon(agent.incoming.recv()).await.unwrap(), format!("down {at} é"));
-                    assert_eq!(soon(edge.incoming.recv()).await.unwrap(), format!("up {at}"));
+                    assert_eq!(
+                        soon(agent.incoming.recv()).await.unwrap(),
+                        format!("down {at} é")
+                    );
+                    assert_eq!(
+                        soon(edge.incoming.recv()).await.unwrap(),
+                        format!("up {at}")
+                    );
                 }
             }
         }
@@ -37,14 +43,28 @@ async fn the_longest_message_passes_and_a_longer_one_is_refused_where_it_was_mad
     for kind in BOTH {
         let mut rig = Rig::new(kind).await;
         let longest = "x".repeat(LONGEST);
-        rig.edge_control.outgoing.send(longest.clone()).await.unwrap();
-        rig.agent_control.outgoing.send(longest.clone()).await.unwrap();
+        rig.edge_control
+            .outgoing
+            .send(longest.clone())
+            .await
+            .unwrap();
+        rig.agent_control
+            .outgoing
+            .send(longest.clone())
+            .await
+            .unwrap();
         assert!(soon(rig.agent_control.incoming.recv()).await.unwrap() == longest);
         assert!(soon(rig.edge_control.incoming.recv()).await.unwrap() == longest);
 
-        rig.agent_control.outgoing.send(longest + "x").await.unwrap();
+        rig.agent_control
+            .outgoing
+            .send(longest + "x")
+            .await
+            .unwrap();
         let error = soon(rig.agent).await.unwrap().unwrap_err();
-        assert!(matches!(error, LinkError::ControlTooLong { bytes, limit: LONGEST } if bytes == LONGEST + 1));
+        assert!(
+            matches!(error, LinkError::ControlTooLong { bytes, limit: LONGEST } if bytes == LONGEST + 1)
+        );
         assert_eq!(
             error.to_string(),
             "cannot send a control message of 4194305 bytes: at most 4194304 are allowed"
@@ -63,15 +83,19 @@ async fn a_flood_that_nobody_takes_ends_its_own_connection_only() {
                 "agent" => rig.agent_control.outgoing.clone(),
                 _ => rig.edge_control.outgoing.clone(),
             };
-            let flood = tokio::spawn(async move {
-                while flooding.send("again".to_owned()).await.is_ok() {}
-            });
+            let flood =
+                tokio::spawn(
+                    async move { while flooding.send("again".to_owned()).await.is_ok() {} },
+                );
             let (flooded, flooder) = match from {
                 "agent" => (rig.edge, rig.agent),
                 _ => (rig.agent, rig.edge),
             };
             let error = soon(flooded).await.unwrap().unwrap_err();
-            assert!(matches!(error, LinkError::ControlOverflow), "{kind:?} {from}: {error:?}");
+            assert!(
+                matches!(error, LinkError::ControlOverflow),
+                "{kind:?} {from}: {error:?}"
+            );
             // The flooder's end is over too, however it tells it.
             let _ended = soon(flooder).await.unwrap();
             soon(flood).await.unwrap();
@@ -125,15 +149,29 @@ async fn control_passes_while_bulk_saturates_the_connection() {
         let mut between = Vec::new();
         for _ in 0..50 {
             let before = counted.bytes();
-            rig.agent_control.outgoing.send(snapshot.clone()).await.unwrap();
+            rig.agent_control
+                .outgoing
+                .send(snapshot.clone())
+                .await
+                .unwrap();
             assert!(soon(rig.edge_control.incoming.recv()).await.unwrap() == snapshot);
-            rig.edge_control.outgoing.send("ack".to_owned()).await.unwrap();
-            assert_eq!(soon(rig.agent_control.incoming.recv()).await.unwrap(), "ack");
+            rig.edge_control
+                .outgoing
+                .send("ack".to_owned())
+                .await
+                .unwrap();
+            assert_eq!(
+                soon(rig.agent_control.incoming.recv()).await.unwrap(),
+                "ack"
+            );
             between.push(counted.bytes() - before);
         }
         between.sort_unstable();
         let median = between[between.len() / 2];
-        assert!(counted.bytes() > 50 * 64 * 1024, "nothing saturates the connection");
+        assert!(
+            counted.bytes() > 50 * 64 * 1024,
+            "nothing saturates the connection"
+        );
         // What the sockets and buffers hold passes first, and no more than that.
         assert!(median < 32 * 1024 * 1024, "{median} bytes passed a message");
         for reading in reading {

@@ -44,7 +44,10 @@ fn tls(alpn: &[&[u8]]) -> Tls {
         .with_single_cert(vec![certificate], key)
         .unwrap();
     server.alpn_protocols = alpn.iter().map(|token| token.to_vec()).collect();
-    Tls { client: Arc::new(client), server }
+    Tls {
+        client: Arc::new(client),
+        server,
+    }
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -62,11 +65,15 @@ async fn read_head<S: AsyncRead + Unpin>(socket: &mut S) -> String {
 }
 
 /// Answers an upgrade as an edge does, with the subprotocol line as given.
-async fn accept_upgrade<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S, subprotocol: &str) -> String {
+async fn accept_upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut S,
+    subprotocol: &str,
+) -> String {
     let head = read_head(socket).await;
     let mut fields = head.lines().filter_map(|line| line.split_once(": "));
-    let (_, key) =
-        fields.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key")).unwrap();
+    let (_, key) = fields
+        .find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
+        .unwrap();
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
          sec-websocket-accept: {}\r\n{subprotocol}\r\n",
@@ -81,7 +88,10 @@ async fn dial_error(endpoint: &str, tls: &Arc<ClientConfig>) -> LinkError {
     let dialled = soon(dial(&endpoint, tls, &authorization(), &Limits::default())).await;
     let error = dialled.map(|_| ()).unwrap_err();
     let everything = format!("{error} {error:?} {:?}", error.source());
-    assert!(!everything.contains(TOKEN) && !everything.contains("gw_secret"), "{everything}");
+    assert!(
+        !everything.contains(TOKEN) && !everything.contains("gw_secret"),
+        "{everything}"
+    );
     error
 }
 
@@ -113,17 +123,31 @@ async fn a_websocket_carries_requests_from_the_dial_on() {
             if secure {
                 let mut socket = acceptor.accept(socket).await.unwrap();
                 let head = accept_upgrade(&mut socket, &subprotocol).await;
-                (head, accept_websocket(socket, Vec::new(), &Limits::default()).await.unwrap())
+                (
+                    head,
+                    accept_websocket(socket, Vec::new(), &Limits::default())
+                        .await
+                        .unwrap(),
+                )
             } else {
                 let head = accept_upgrade(&mut socket, &subprotocol).await;
-                (head, accept_websocket(socket, Vec::new(), &Limits::default()).await.unwrap())
+                (
+                    head,
+                    accept_websocket(socket, Vec::new(), &Limits::default())
+                        .await
+                        .unwrap(),
+                )
             }
         });
         let scheme = if secure { "wss" } else { "ws" };
-        let endpoint: Endpoint = format!("{scheme}://localhost:{}", address.port()).parse().unwrap();
+        let endpoint: Endpoint = format!("{scheme}://localhost:{}", address.port())
+            .parse()
+            .unwrap();
         assert_eq!(endpoint.is_secure(), secure);
         let limits = Limits::default();
-        let dialled = soon(dial(&endpoint, &client, &authorization(), &limits)).await.unwrap();
+        let dialled = soon(dial(&endpoint, &client, &authorization(), &limits))
+            .await
+            .unwrap();
         let (head, (tunnel, _control, driver)) = soon(edge).await.unwrap();
         let edge = tokio::spawn(driver);
         assert!(head.starts_with("GET /ws HTTP/1.1\r\n"), "{head}");
@@ -132,7 +156,11 @@ async fn a_websocket_carries_requests_from_the_dial_on() {
             &format!("authorization: {TOKEN}"),
             &format!("sec-websocket-protocol: {SUBPROTOCOL_H2R}, {SUBPROTOCOL_JSON}"),
         ] {
-            assert!(head.to_ascii_lowercase().contains(&line.to_ascii_lowercase()), "{head}");
+            assert!(
+                head.to_ascii_lowercase()
+                    .contains(&line.to_ascii_lowercase()),
+                "{head}"
+            );
         }
         let answer = |exchange: gatewright_link::Exchange| {
             tokio::spawn(exchange.responder.send(Response::new(text("through"))));
@@ -157,18 +185,28 @@ async fn raw_tls_carries_requests_from_the_dial_on() {
     let (listener, address) = listen().await;
     let edge = tokio::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();
-        let socket = TlsAcceptor::from(Arc::new(server)).accept(socket).await.unwrap();
+        let socket = TlsAcceptor::from(Arc::new(server))
+            .accept(socket)
+            .await
+            .unwrap();
         accept_raw(socket, &Limits::default()).await.unwrap()
     });
-    let endpoint: Endpoint = format!("tls://localhost:{}", address.port()).parse().unwrap();
+    let endpoint: Endpoint = format!("tls://localhost:{}", address.port())
+        .parse()
+        .unwrap();
     let limits = Limits::default();
-    let dialled = soon(dial(&endpoint, &client, &authorization(), &limits)).await.unwrap();
-    let Dialled::Tls(socket) = dialled else { panic!("another carrier") };
+    let dialled = soon(dial(&endpoint, &client, &authorization(), &limits))
+        .await
+        .unwrap();
+    let Dialled::Tls(socket) = dialled else {
+        panic!("another carrier")
+    };
     let answer = |exchange: gatewright_link::Exchange| {
         tokio::spawn(exchange.responder.send(Response::new(text("through"))));
     };
-    let (handle, _control, driver) =
-        serve_raw(*socket, authorization(), &limits, answer).await.unwrap();
+    let (handle, _control, driver) = serve_raw(*socket, authorization(), &limits, answer)
+        .await
+        .unwrap();
     let agent = tokio::spawn(driver);
     let accepted = soon(edge).await.unwrap();
     assert_eq!(accepted.authorization, TOKEN);
@@ -182,7 +220,10 @@ async fn raw_tls_carries_requests_from_the_dial_on() {
 async fn request_through(tunnel: &gatewright_link::Tunnel) {
     let slot = tunnel.reserve().await.unwrap();
     let body = RequestBody::<Empty<Bytes>>::Empty;
-    let (_, body) = soon(slot.send(post("/"), body, |_| {})).await.unwrap().into_parts();
+    let (_, body) = soon(slot.send(post("/"), body, |_| {}))
+        .await
+        .unwrap()
+        .into_parts();
     assert_eq!(soon(body.collect()).await.unwrap().to_bytes(), "through");
 }
 
@@ -193,17 +234,26 @@ async fn a_port_that_nobody_listens_on_is_unreachable() {
     let error = dial_error(&format!("ws://{address}"), &tls(&[]).client).await;
     assert!(matches!(&error, LinkError::Unreachable { source, .. }
         if source.kind() == std::io::ErrorKind::ConnectionRefused));
-    assert_eq!(error.to_string(), format!("cannot resolve or reach ws://{address}"));
+    assert_eq!(
+        error.to_string(),
+        format!("cannot resolve or reach ws://{address}")
+    );
 }
 
 #[tokio::test]
 async fn a_refused_token_says_what_to_check() {
     for (answer, refused) in [
-        ("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n", 401),
+        (
+            "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
+            401,
+        ),
         ("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno", 403),
     ] {
         let (error, _) = answered_with(answer).await;
-        assert!(matches!(error, LinkError::Refused { status } if status == refused), "{error:?}");
+        assert!(
+            matches!(error, LinkError::Refused { status } if status == refused),
+            "{error:?}"
+        );
         assert_eq!(
             error.to_string(),
             format!(
@@ -217,11 +267,26 @@ async fn a_refused_token_says_what_to_check() {
 #[tokio::test]
 async fn whatever_is_no_edge_is_named_so() {
     for (answer, detail) in [
-        ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "HTTP 404 Not Found"),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", "HTTP 200 OK"),
-        ("HTTP/1.1 302 Found\r\nlocation: https://evil.test/\r\n\r\n", "HTTP 302 Found"),
-        ("SSH-2.0-OpenSSH_9.6\r\n\r\n", "its answer is not a WebSocket handshake"),
-        ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "its answer is not a WebSocket handshake"),
+        (
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+            "HTTP 404 Not Found",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            "HTTP 200 OK",
+        ),
+        (
+            "HTTP/1.1 302 Found\r\nlocation: https://evil.test/\r\n\r\n",
+            "HTTP 302 Found",
+        ),
+        (
+            "SSH-2.0-OpenSSH_9.6\r\n\r\n",
+            "its answer is not a WebSocket handshake",
+        ),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            "its answer is not a WebSocket handshake",
+        ),
         ("", "it closed the connection instead of answering"),
     ] {
         let (error, address) = answered_with(answer).await;
@@ -284,7 +349,10 @@ async fn a_certificate_that_is_not_trusted_is_named_so() {
         let error = tls_error(scheme, &tls(&[]).client, tls(&[]).server).await;
         assert!(matches!(error, LinkError::Tls { .. }), "{error:?}");
         let text = error.to_string();
-        assert!(text.starts_with(&format!("the TLS handshake with {scheme}://localhost:")), "{text}");
+        assert!(
+            text.starts_with(&format!("the TLS handshake with {scheme}://localhost:")),
+            "{text}"
+        );
         assert!(text.contains("the CA that the agent trusts"), "{text}");
         let source = error.source().unwrap().to_string();
         assert!(source.contains("certificate"), "{source}");
@@ -299,8 +367,11 @@ async fn a_tls_server_without_our_protocol_is_named_so() {
     assert!(matches!(error, LinkError::Tls { .. }), "{error:?}");
     let Tls { client, server } = tls(&[]);
     let error = tls_error("tls", &client, server).await;
-    assert!(matches!(&error, LinkError::NotAnEdge { detail, .. }
-        if detail == "it did not choose the tunnel's ALPN token"), "{error:?}");
+    assert!(
+        matches!(&error, LinkError::NotAnEdge { detail, .. }
+        if detail == "it did not choose the tunnel's ALPN token"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -308,10 +379,17 @@ async fn plain_text_where_tls_is_spoken_is_named_so() {
     let (listener, address) = listen().await;
     let answering = tokio::spawn(async move {
         let (mut socket, _): (TcpStream, _) = listener.accept().await.unwrap();
-        socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        socket
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
         let _ = socket.read_to_end(&mut Vec::new()).await;
     });
-    let error = dial_error(&format!("wss://localhost:{}", address.port()), &tls(&[]).client).await;
+    let error = dial_error(
+        &format!("wss://localhost:{}", address.port()),
+        &tls(&[]).client,
+    )
+    .await;
     assert!(matches!(error, LinkError::Tls { .. }), "{error:?}");
     soon(answering).await.unwrap();
 }
@@ -322,9 +400,17 @@ fn endpoints_that_can_be_dialled() {
         ("ws://edge.example.test", "ws://edge.example.test:80", false),
         ("ws://127.0.0.1:8080", "ws://127.0.0.1:8080", false),
         ("ws://127.0.0.1:8080/", "ws://127.0.0.1:8080", false),
-        ("wss://edge.example.test", "wss://edge.example.test:443", true),
+        (
+            "wss://edge.example.test",
+            "wss://edge.example.test:443",
+            true,
+        ),
         ("wss://[2001:db8::1]:7443", "wss://[2001:db8::1]:7443", true),
-        ("tls://edge.example.test:7443", "tls://edge.example.test:7443", true),
+        (
+            "tls://edge.example.test:7443",
+            "tls://edge.example.test:7443",
+            true,
+        ),
     ] {
         let endpoint: Endpoint = text.parse().unwrap();
         assert_eq!(endpoint.to_string(), shown);
@@ -348,18 +434,30 @@ fn endpoints_that_cannot_be_dialled_say_why() {
         ("wss://edge.example.test:", "its port is empty"),
         ("wss://edge.example.test:0", "its port is not valid"),
         ("wss://edge.example.test:65536", "its port is not valid"),
-        ("wss://edge.example.test:http", "its host or port is not valid"),
+        ("wss://edge.example.test:http", "its port is not valid"),
         ("wss://edge example.test", "its host or port is not valid"),
         ("wss://[2001:db8::1", "its host or port is not valid"),
-        ("wss://edge.example.test/ws", "it has more than a host and a port"),
-        ("wss://edge.example.test?token=1", "it has more than a host and a port"),
-        ("wss://user:pw@edge.example.test", "it has more than a host and a port"),
+        (
+            "wss://edge.example.test/ws",
+            "it has more than a host and a port",
+        ),
+        (
+            "wss://edge.example.test?token=1",
+            "it has more than a host and a port",
+        ),
+        (
+            "wss://user:pw@edge.example.test",
+            "it has more than a host and a port",
+        ),
     ] {
         let error = text.parse::<Endpoint>().unwrap_err();
         assert!(error.to_string().contains(&format!(": {why};")), "{error}");
     }
     // Whoever put a secret there does not find it in a log.
-    for text in ["wss://user:hunter2@edge.example.test", "ws://edge.example.test?token=hunter2"] {
+    for text in [
+        "wss://user:hunter2@edge.example.test",
+        "ws://edge.example.test?token=hunter2",
+    ] {
         let error = text.parse::<Endpoint>().unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }

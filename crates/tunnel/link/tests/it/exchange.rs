@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::rig::{
-    BOTH, DATA, END_HEADERS, Fed, GOAWAY, HEADERS, HandMade, Kind, RST_STREAM, Rig, STATUS_200, fed, frame,
-    pattern, post, soon, text,
+    BOTH, DATA, END_HEADERS, Fed, GOAWAY, HEADERS, HandMade, Kind, RST_STREAM, Rig, STATUS_200,
+    fed, frame, pattern, post, soon, text,
 };
 
 type NoBody = RequestBody<Empty<Bytes>>;
@@ -68,11 +68,16 @@ async fn bodies_pass_both_ways_over_sockets() {
         let up = pattern(5 * 1024 * 1024 + 1);
         let down = pattern(7 * 1024 * 1024 + 3);
         let (sending, exchange) = rig.open(RequestBody::Stream(Full::new(up.clone()))).await;
-        let answering = tokio::spawn(exchange.responder.send(Response::new(Full::new(down.clone()))));
+        let answering = tokio::spawn(
+            exchange
+                .responder
+                .send(Response::new(Full::new(down.clone()))),
+        );
         let (_, response) = soon(sending).await.unwrap().unwrap().into_parts();
-        let (received, returned) =
-            soon(async { tokio::join!(exchange.request.into_body().collect(), response.collect()) })
-                .await;
+        let (received, returned) = soon(async {
+            tokio::join!(exchange.request.into_body().collect(), response.collect())
+        })
+        .await;
         assert!(received.unwrap().to_bytes() == up);
         assert!(returned.unwrap().to_bytes() == down);
         soon(answering).await.unwrap().unwrap();
@@ -84,7 +89,10 @@ async fn bodies_pass_both_ways_over_sockets() {
 async fn a_known_length_is_known_on_the_other_side() {
     let mut rig = Rig::new(Kind::WebSocket).await;
     let (sending, exchange) = rig.open(NoBody::Empty).await;
-    let response = Response::builder().header("content-length", "5").body(text("12345")).unwrap();
+    let response = Response::builder()
+        .header("content-length", "5")
+        .body(text("12345"))
+        .unwrap();
     exchange.responder.send(response).await.unwrap();
     let (_, body) = soon(sending).await.unwrap().unwrap().into_parts();
     assert_eq!(body.size_hint().exact(), Some(5));
@@ -118,14 +126,24 @@ async fn informational_responses_come_before_the_final_one() {
         let sending = tokio::spawn(slot.send(post("/"), NoBody::Empty, on_informational));
         let mut exchange = soon(rig.exchanges.recv()).await.unwrap();
         for status in [StatusCode::CONTINUE, StatusCode::EARLY_HINTS] {
-            let early = Response::builder().status(status).header("link", "</a.css>").body(());
-            exchange.responder.send_informational(early.unwrap()).unwrap();
+            let early = Response::builder()
+                .status(status)
+                .header("link", "</a.css>")
+                .body(());
+            exchange
+                .responder
+                .send_informational(early.unwrap())
+                .unwrap();
             // It came although the final response is not even begun.
             let informed = soon(informed.recv()).await.unwrap();
             assert_eq!(informed.status(), status);
             assert_eq!(informed.headers()["link"], "</a.css>");
         }
-        exchange.responder.send(Response::new(text("done"))).await.unwrap();
+        exchange
+            .responder
+            .send(Response::new(text("done")))
+            .await
+            .unwrap();
         let (head, body) = soon(sending).await.unwrap().unwrap().into_parts();
         assert_eq!(head.status, StatusCode::OK);
         assert_eq!(soon(body.collect()).await.unwrap().to_bytes(), "done");
@@ -140,8 +158,13 @@ async fn dropping_the_request_cancels_the_exchange() {
         let (sending, mut exchange) = rig.open(RequestBody::Stream(body)).await;
         sending.abort();
         soon(exchange.responder.cancelled()).await;
-        let error = soon(exchange.request.into_body().collect()).await.unwrap_err();
-        assert!(matches!(error, BodyError::Stream(_)), "a cut upload looked whole: {error:?}");
+        let error = soon(exchange.request.into_body().collect())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, BodyError::Stream(_)),
+            "a cut upload looked whole: {error:?}"
+        );
         rig.small_request().await;
         assert_eq!(rig.tunnel.in_flight(), 0);
     }
@@ -157,7 +180,10 @@ async fn dropping_the_response_stops_its_sender() {
         let answering = tokio::spawn(exchange.responder.send(Response::new(body)));
         drop(soon(sending).await.unwrap().unwrap().into_parts());
         let error = soon(answering).await.unwrap().unwrap_err();
-        assert!(matches!(error, BodyError::Cancelled(Reason::CANCEL)), "{error:?}");
+        assert!(
+            matches!(error, BodyError::Cancelled(Reason::CANCEL)),
+            "{error:?}"
+        );
         rig.small_request().await;
     }
 }
@@ -170,9 +196,12 @@ async fn a_broken_source_is_an_error_on_the_other_side_never_an_end() {
 
         let (feed, body) = fed();
         let (sending, exchange) = rig.open(RequestBody::Stream(body)).await;
-        feed.send(Ok(Frame::data(Bytes::from_static(b"half")))).unwrap();
+        feed.send(Ok(Frame::data(Bytes::from_static(b"half"))))
+            .unwrap();
         feed.send(broken()).unwrap();
-        let error = soon(exchange.request.into_body().collect()).await.unwrap_err();
+        let error = soon(exchange.request.into_body().collect())
+            .await
+            .unwrap_err();
         assert!(matches!(error, BodyError::Stream(_)), "{error:?}");
         assert!(soon(sending).await.unwrap().is_err());
 
@@ -180,8 +209,14 @@ async fn a_broken_source_is_an_error_on_the_other_side_never_an_end() {
         let (sending, exchange) = rig.open(NoBody::Empty).await;
         let answering = tokio::spawn(exchange.responder.send(Response::new(body)));
         let (_, mut response) = soon(sending).await.unwrap().unwrap().into_parts();
-        feed.send(Ok(Frame::data(Bytes::from_static(b"half")))).unwrap();
-        let data = soon(response.frame()).await.unwrap().unwrap().into_data().unwrap();
+        feed.send(Ok(Frame::data(Bytes::from_static(b"half"))))
+            .unwrap();
+        let data = soon(response.frame())
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap();
         assert_eq!(data, "half");
         feed.send(broken()).unwrap();
         assert!(soon(response.frame()).await.unwrap().is_err());
@@ -198,11 +233,17 @@ async fn a_dropped_responder_is_a_reset() {
         let mut rig = Rig::new(kind).await;
         let (sending, exchange) = rig.open(NoBody::Empty).await;
         drop(exchange);
-        assert!(matches!(soon(sending).await.unwrap(), Err(SendError::Lost(_))));
+        assert!(matches!(
+            soon(sending).await.unwrap(),
+            Err(SendError::Lost(_))
+        ));
 
         let (sending, exchange) = rig.open(NoBody::Empty).await;
         exchange.responder.reset(Reason::REFUSED_STREAM);
-        assert!(matches!(soon(sending).await.unwrap(), Err(SendError::NotSent(Some(_)))));
+        assert!(matches!(
+            soon(sending).await.unwrap(),
+            Err(SendError::NotSent(Some(_)))
+        ));
         rig.small_request().await;
     }
 }
@@ -213,7 +254,11 @@ async fn an_answer_before_the_upload_ended_is_whole() {
         let mut rig = Rig::new(kind).await;
         let (_feed, body) = fed();
         let (sending, exchange) = rig.open(RequestBody::Stream(body)).await;
-        exchange.responder.send(Response::new(text("enough"))).await.unwrap();
+        exchange
+            .responder
+            .send(Response::new(text("enough")))
+            .await
+            .unwrap();
         drop(exchange.request);
         let (_, body) = soon(sending).await.unwrap().unwrap().into_parts();
         assert_eq!(soon(body.collect()).await.unwrap().to_bytes(), "enough");
@@ -230,7 +275,10 @@ async fn a_response_cut_by_a_reset_without_error_is_an_error_when_more_was_promi
     rig.write(&frame(DATA, 0, stream, b"half.")).await;
     rig.write(&frame(RST_STREAM, 0, stream, &[0; 4])).await;
     let (_, body) = soon(sending).await.unwrap().unwrap().into_parts();
-    assert!(matches!(soon(body.collect()).await, Err(BodyError::Stream(_))));
+    assert!(matches!(
+        soon(body.collect()).await,
+        Err(BodyError::Stream(_))
+    ));
 }
 
 #[tokio::test]
@@ -239,13 +287,29 @@ async fn a_request_after_the_last_of_a_goaway_was_not_sent() {
     let (taken, first) = rig.open().await;
     let (refused, second) = rig.open().await;
     assert!(second > first);
-    rig.write(&frame(GOAWAY, 0, 0, &[first.to_be_bytes(), [0; 4]].concat())).await;
-    assert!(matches!(soon(refused).await.unwrap(), Err(SendError::NotSent(Some(_)))));
-    assert!(matches!(rig.tunnel.reserve().await, Err(SendError::NotSent(Some(_)))));
+    rig.write(&frame(
+        GOAWAY,
+        0,
+        0,
+        &[first.to_be_bytes(), [0; 4]].concat(),
+    ))
+    .await;
+    assert!(matches!(
+        soon(refused).await.unwrap(),
+        Err(SendError::NotSent(Some(_)))
+    ));
+    assert!(matches!(
+        rig.tunnel.reserve().await,
+        Err(SendError::NotSent(Some(_)))
+    ));
     assert!(!rig.tunnel.is_usable());
     // The one it names is answered still.
-    rig.write(&frame(HEADERS, END_HEADERS | 1, first, STATUS_200)).await;
-    assert_eq!(soon(taken).await.unwrap().unwrap().head.status, StatusCode::OK);
+    rig.write(&frame(HEADERS, END_HEADERS | 1, first, STATUS_200))
+        .await;
+    assert_eq!(
+        soon(taken).await.unwrap().unwrap().head.status,
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
@@ -265,7 +329,10 @@ async fn an_upgraded_stream_passes_both_ways_and_half_closes() {
         let sending = tokio::spawn(slot.send(request, upgrade, |_| {}));
         let exchange = soon(rig.exchanges.recv()).await.unwrap();
         assert_eq!(exchange.protocol().map(Protocol::as_str), Some("websocket"));
-        assert_eq!(exchange.request.uri().path_and_query().unwrap(), "/chat?room=1");
+        assert_eq!(
+            exchange.request.uri().path_and_query().unwrap(),
+            "/chat?room=1"
+        );
         let body = exchange.request.into_body();
         let mut agent = exchange.responder.upgrade(Response::new(()), body).unwrap();
         let (head, edge) = soon(sending).await.unwrap().unwrap().into_upgraded();
@@ -336,7 +403,10 @@ async fn a_thousand_requests_are_open_at_once() {
         }
         for (at, sending) in sending.into_iter().enumerate() {
             let (_, body) = soon(sending).await.unwrap().unwrap().into_parts();
-            assert_eq!(soon(body.collect()).await.unwrap().to_bytes(), at.to_string());
+            assert_eq!(
+                soon(body.collect()).await.unwrap().to_bytes(),
+                at.to_string()
+            );
         }
         assert_eq!(rig.tunnel.in_flight(), 0);
     }
@@ -351,8 +421,14 @@ async fn a_body_that_waits_sends_what_it_has() {
         let _answering = tokio::spawn(exchange.responder.send(Response::new(body)));
         let (_, mut response) = soon(sending).await.unwrap().unwrap().into_parts();
         for event in ["data: 1\n\n", "data: 2\n\n"] {
-            feed.send(Ok(Frame::data(Bytes::from_static(event.as_bytes())))).unwrap();
-            let data = soon(response.frame()).await.unwrap().unwrap().into_data().unwrap();
+            feed.send(Ok(Frame::data(Bytes::from_static(event.as_bytes()))))
+                .unwrap();
+            let data = soon(response.frame())
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap();
             assert_eq!(data, event);
         }
     }
@@ -363,7 +439,11 @@ async fn a_request_body_is_not_polled_after_the_exchange_is_over() {
     let mut rig = Rig::new(Kind::WebSocket).await;
     let (feed, body) = fed();
     let (sending, exchange) = rig.open(RequestBody::Stream(body)).await;
-    exchange.responder.send(Response::new(text("no"))).await.unwrap();
+    exchange
+        .responder
+        .send(Response::new(text("no")))
+        .await
+        .unwrap();
     let (_, body) = soon(sending).await.unwrap().unwrap().into_parts();
     soon(body.collect()).await.unwrap();
     // The upload's task is gone, and the body with it.
@@ -371,9 +451,16 @@ async fn a_request_body_is_not_polled_after_the_exchange_is_over() {
 }
 
 fn pass(kind: Kind, chunks: Vec<Vec<u8>>) -> (Bytes, Bytes) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        let limits = Limits { stream_window: 1024, send_buffer: 512, ..Limits::default() };
+        let limits = Limits {
+            stream_window: 1024,
+            send_buffer: 512,
+            ..Limits::default()
+        };
         let mut rig = Rig::with(kind, 333, &limits).await;
         let body = |chunks: Vec<Vec<u8>>| -> Fed {
             let (feed, body) = fed();
@@ -386,8 +473,23 @@ fn pass(kind: Kind, chunks: Vec<Vec<u8>>) -> (Bytes, Bytes) {
         let (received, (), returned) = soon(async {
             tokio::join!(
                 exchange.request.into_body().collect(),
-                async { exchange.responder.send(Response::new(body(chunks))).await.unwrap() },
-                async { sending.await.unwrap().unwrap().into_parts().1.collect().await },
+                async {
+                    exchange
+                        .responder
+                        .send(Response::new(body(chunks)))
+                        .await
+                        .unwrap()
+                },
+                async {
+                    sending
+                        .await
+                        .unwrap()
+                        .unwrap()
+                        .into_parts()
+                        .1
+                        .collect()
+                        .await
+                },
             )
         })
         .await;

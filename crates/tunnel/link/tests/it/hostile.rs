@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::rig::{
-    ACK, BOTH, CONTINUATION, DATA, END_HEADERS, HEADERS, HandMade, Kind, PING, PIPE, RST_STREAM, Rig,
-    SETTINGS, STATUS_200, WINDOW_UPDATE, agent_end, client_websocket, edge_end, frame, post, settled,
-    soon,
+    ACK, BOTH, CONTINUATION, DATA, END_HEADERS, HEADERS, HandMade, Kind, PING, PIPE, RST_STREAM,
+    Rig, SETTINGS, STATUS_200, WINDOW_UPDATE, agent_end, client_websocket, edge_end, frame, post,
+    settled, soon,
 };
 
 type NoBody = RequestBody<Empty<Bytes>>;
@@ -70,10 +70,19 @@ async fn an_agent_that_falls_silent_is_found_out() {
     let (sending, _) = rig.open().await;
     let error = soon(rig.edge).await.unwrap().unwrap_err();
     assert!(is_keep_alive(&error), "{error:?}");
-    assert_eq!(error.to_string(), "the other end did not answer a PING within 10s");
-    assert!(matches!(soon(sending).await.unwrap(), Err(SendError::Lost(_))));
+    assert_eq!(
+        error.to_string(),
+        "the other end did not answer a PING within 10s"
+    );
+    assert!(matches!(
+        soon(sending).await.unwrap(),
+        Err(SendError::Lost(_))
+    ));
     let took = begun.elapsed();
-    assert!(took <= limits.keep_alive_interval + limits.keep_alive_timeout + Duration::from_millis(2), "{took:?}");
+    assert!(
+        took <= limits.keep_alive_interval + limits.keep_alive_timeout + Duration::from_millis(2),
+        "{took:?}"
+    );
     assert_eq!(rig.control.incoming.recv().await, None);
 }
 
@@ -86,7 +95,10 @@ async fn an_agent_that_is_silent_from_the_start_is_found_out() {
     assert!(is_keep_alive(&error), "{error:?}");
 
     let (edge, _agent) = duplex(PIPE);
-    let error = soon(accept_raw(edge, &limits)).await.map(|_| ()).unwrap_err();
+    let error = soon(accept_raw(edge, &limits))
+        .await
+        .map(|_| ())
+        .unwrap_err();
     assert!(matches!(error, LinkError::HandshakeTimeout(_)), "{error:?}");
     assert_eq!(error.to_string(), "the handshake was not over within 10s");
 }
@@ -96,12 +108,17 @@ async fn an_edge_that_is_silent_is_found_out() {
     let limits = Limits::default();
     for kind in BOTH {
         let (_edge, agent) = duplex(PIPE);
-        let error = soon(agent_end(kind, agent, &limits)).await.map(|_| ()).unwrap_err();
+        let error = soon(agent_end(kind, agent, &limits))
+            .await
+            .map(|_| ())
+            .unwrap_err();
         assert!(matches!(error, LinkError::HandshakeTimeout(_)), "{error:?}");
     }
     // After a handshake that went well.
     let (mut edge, agent) = duplex(PIPE);
-    edge.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    edge.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat())
+        .await
+        .unwrap();
     let end = agent_end(Kind::Raw, agent, &limits).await.unwrap();
     let error = soon(end.driver).await.unwrap_err();
     assert!(is_keep_alive(&error), "{error:?}");
@@ -122,14 +139,23 @@ async fn an_end_that_is_no_tunnel_is_refused() {
             }
             Kind::Raw => edge.write_all(garbage).await.unwrap(),
         }
-        let error = soon(agent_end(kind, agent, &limits)).await.map(|_| ()).unwrap_err();
+        let error = soon(agent_end(kind, agent, &limits))
+            .await
+            .map(|_| ())
+            .unwrap_err();
         assert!(matches!(error, LinkError::Http2(_)), "{error:?}");
         assert_eq!(error.to_string(), "the HTTP/2 connection failed");
     }
     // An edge that was dialled by something else.
     let (edge, mut agent) = duplex(PIPE);
-    agent.write_all(b"GET / HTTP/1.1\r\nhost: edge\r\n\r\n").await.unwrap();
-    let error = soon(accept_raw(edge, &limits)).await.map(|_| ()).unwrap_err();
+    agent
+        .write_all(b"GET / HTTP/1.1\r\nhost: edge\r\n\r\n")
+        .await
+        .unwrap();
+    let error = soon(accept_raw(edge, &limits))
+        .await
+        .map(|_| ())
+        .unwrap_err();
     assert!(matches!(error, LinkError::Http2(_)), "{error:?}");
 
     let (edge, agent) = duplex(PIPE);
@@ -144,21 +170,52 @@ async fn malformed_http2_ends_its_own_connection_only() {
     let wide = ((1_u32 << 31) - 1).to_be_bytes();
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("DATA on stream 0", frame(DATA, 0, 0, b"x")),
-        ("a DATA frame that is too long", frame(DATA, 0, 3, &too_long)),
+        (
+            "a DATA frame that is too long",
+            frame(DATA, 0, 3, &too_long),
+        ),
         ("DATA on a stream that never was", frame(DATA, 0, 99, b"x")),
-        ("HEADERS on a stream that never was", frame(HEADERS, END_HEADERS, 99, STATUS_200)),
-        ("RST_STREAM on a stream that never was", frame(RST_STREAM, 0, 99, &[0; 4])),
-        ("a stream that the agent opens", frame(HEADERS, END_HEADERS, 2, STATUS_200)),
-        ("a pushed stream", frame(5, END_HEADERS, 3, &[0, 0, 0, 2, 0x82])),
-        ("a window that grows by nothing", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
+        (
+            "HEADERS on a stream that never was",
+            frame(HEADERS, END_HEADERS, 99, STATUS_200),
+        ),
+        (
+            "RST_STREAM on a stream that never was",
+            frame(RST_STREAM, 0, 99, &[0; 4]),
+        ),
+        (
+            "a stream that the agent opens",
+            frame(HEADERS, END_HEADERS, 2, STATUS_200),
+        ),
+        (
+            "a pushed stream",
+            frame(5, END_HEADERS, 3, &[0, 0, 0, 2, 0x82]),
+        ),
+        (
+            "a window that grows by nothing",
+            frame(WINDOW_UPDATE, 0, 0, &[0; 4]),
+        ),
         (
             "a window that grows too wide",
-            [frame(WINDOW_UPDATE, 0, 0, &wide), frame(WINDOW_UPDATE, 0, 0, &wide)].concat(),
+            [
+                frame(WINDOW_UPDATE, 0, 0, &wide),
+                frame(WINDOW_UPDATE, 0, 0, &wide),
+            ]
+            .concat(),
         ),
         ("SETTINGS of five bytes", frame(SETTINGS, 0, 0, &[0; 5])),
-        ("a largest frame of one byte", frame(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1])),
-        ("CONTINUATION of nothing", frame(CONTINUATION, END_HEADERS, 3, STATUS_200)),
-        ("a header block that is no HPACK", frame(HEADERS, END_HEADERS, 3, &[0xff; 20])),
+        (
+            "a largest frame of one byte",
+            frame(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1]),
+        ),
+        (
+            "CONTINUATION of nothing",
+            frame(CONTINUATION, END_HEADERS, 3, STATUS_200),
+        ),
+        (
+            "a header block that is no HPACK",
+            frame(HEADERS, END_HEADERS, 3, &[0xff; 20]),
+        ),
         ("a PING of three bytes", frame(PING, 0, 0, &[0; 3])),
         (
             "a header block that never ends",
@@ -191,10 +248,13 @@ async fn malformed_http2_ends_its_own_connection_only() {
 async fn unknown_frames_and_priorities_are_tolerated() {
     let mut rig = HandMade::new(&Limits::default()).await;
     let (sending, stream) = rig.open().await;
-    rig.write(&frame(0x42, 0xff, stream, b"from the future")).await;
+    rig.write(&frame(0x42, 0xff, stream, b"from the future"))
+        .await;
     rig.write(&frame(2, 0, stream, &[0, 0, 0, 0, 16])).await;
-    rig.write(&frame(SETTINGS, 0, 0, &[0xfe, 0xdc, 0, 0, 0, 1])).await;
-    rig.write(&frame(HEADERS, END_HEADERS, stream, STATUS_200)).await;
+    rig.write(&frame(SETTINGS, 0, 0, &[0xfe, 0xdc, 0, 0, 0, 1]))
+        .await;
+    rig.write(&frame(HEADERS, END_HEADERS, stream, STATUS_200))
+        .await;
     assert!(soon(sending).await.unwrap().is_ok());
 }
 
@@ -221,14 +281,18 @@ async fn malformed_websocket_frames_end_their_own_connection_only() {
     ];
     for (what, bytes) in cases {
         let (edge, mut agent) = duplex(PIPE);
-        let (tunnel, mut control, driver) =
-            edge_end(Kind::WebSocket, edge, &Limits::default()).await.unwrap();
+        let (tunnel, mut control, driver) = edge_end(Kind::WebSocket, edge, &Limits::default())
+            .await
+            .unwrap();
         let edge = tokio::spawn(driver);
         let slot = tunnel.reserve().await.unwrap();
         let sending = tokio::spawn(slot.send(post("/"), NoBody::Empty, |_| {}));
         let _ = agent.write_all(&bytes).await;
         let error = soon(edge).await.unwrap().expect_err(what);
-        assert!(matches!(error, LinkError::WebSocket(_)), "{what}: {error:?}");
+        assert!(
+            matches!(error, LinkError::WebSocket(_)),
+            "{what}: {error:?}"
+        );
         assert!(soon(sending).await.unwrap().is_err(), "{what}");
         assert_eq!(control.incoming.recv().await, None, "{what}");
     }
@@ -238,11 +302,15 @@ async fn malformed_websocket_frames_end_their_own_connection_only() {
 #[tokio::test]
 async fn a_websocket_that_is_closed_or_pinged_is_answered() {
     let (edge, agent) = duplex(PIPE);
-    let (_tunnel, _control, driver) =
-        edge_end(Kind::WebSocket, edge, &Limits::default()).await.unwrap();
+    let (_tunnel, _control, driver) = edge_end(Kind::WebSocket, edge, &Limits::default())
+        .await
+        .unwrap();
     let edge = tokio::spawn(driver);
     let mut agent = client_websocket(agent).await;
-    agent.send(Message::Ping(Bytes::from_static(b"there?"))).await.unwrap();
+    agent
+        .send(Message::Ping(Bytes::from_static(b"there?")))
+        .await
+        .unwrap();
     let mut ponged = false;
     agent.send(Message::Close(None)).await.unwrap();
     let mut closed = false;
@@ -274,11 +342,17 @@ async fn an_agent_that_dies_within_a_frame_loses_its_requests_only() {
                     edge_end(kind, edge, &Limits::default()).await.unwrap();
                 let slot = tunnel.reserve().await.unwrap();
                 let sending = tokio::spawn(slot.send(post("/"), NoBody::Empty, |_| {}));
-                agent.write_all(&masked(0x82, &[0; 1000])[..500]).await.unwrap();
+                agent
+                    .write_all(&masked(0x82, &[0; 1000])[..500])
+                    .await
+                    .unwrap();
                 (sending, tokio::spawn(driver))
             }
         };
-        assert!(matches!(soon(sending).await.unwrap(), Err(SendError::Lost(_))));
+        assert!(matches!(
+            soon(sending).await.unwrap(),
+            Err(SendError::Lost(_))
+        ));
         assert!(soon(edge).await.unwrap().is_err());
         other.small_request().await;
     }
@@ -287,12 +361,20 @@ async fn an_agent_that_dies_within_a_frame_loses_its_requests_only() {
 #[tokio::test]
 async fn an_edge_that_dies_within_a_frame_cancels_its_exchanges() {
     let (mut edge, agent) = duplex(PIPE);
-    edge.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
-    let mut end = agent_end(Kind::Raw, agent, &Limits::default()).await.unwrap();
+    edge.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat())
+        .await
+        .unwrap();
+    let mut end = agent_end(Kind::Raw, agent, &Limits::default())
+        .await
+        .unwrap();
     let agent = tokio::spawn(end.driver);
     // `:method: GET`, `:scheme: http`, `:path: /`, and a DATA frame that is cut.
-    edge.write_all(&frame(HEADERS, END_HEADERS, 1, &[0x82, 0x86, 0x84])).await.unwrap();
-    edge.write_all(&frame(DATA, 0, 1, &[0; 1000])[..500]).await.unwrap();
+    edge.write_all(&frame(HEADERS, END_HEADERS, 1, &[0x82, 0x86, 0x84]))
+        .await
+        .unwrap();
+    edge.write_all(&frame(DATA, 0, 1, &[0; 1000])[..500])
+        .await
+        .unwrap();
     let mut exchange = soon(end.exchanges.recv()).await.unwrap();
     drop(edge);
     soon(exchange.responder.cancelled()).await;
@@ -306,7 +388,12 @@ async fn an_edge_that_dies_within_a_frame_cancels_its_exchanges() {
 async fn write_until_stuck(agent: &mut DuplexStream, bytes: &[u8], most: usize) -> usize {
     let mut taken = 0;
     while taken < most {
-        match timeout(Duration::from_millis(1), agent.write(&bytes[taken % bytes.len()..])).await {
+        match timeout(
+            Duration::from_millis(1),
+            agent.write(&bytes[taken % bytes.len()..]),
+        )
+        .await
+        {
             Ok(Ok(count)) => taken += count,
             Ok(Err(_)) | Err(_) => break,
         }
@@ -333,18 +420,26 @@ async fn questions_whose_answers_nobody_reads_fill_no_memory() {
 #[tokio::test(start_paused = true)]
 async fn websocket_pings_whose_answers_nobody_reads_fill_no_memory() {
     let (edge, mut agent) = duplex(PIPE);
-    let (_tunnel, _control, driver) =
-        edge_end(Kind::WebSocket, edge, &Limits::default()).await.unwrap();
+    let (_tunnel, _control, driver) = edge_end(Kind::WebSocket, edge, &Limits::default())
+        .await
+        .unwrap();
     let edge = tokio::spawn(driver);
     let pings = masked(0x89, &[7; 125]).repeat(1000);
     let asked = write_until_stuck(&mut agent, &pings, 16 * 1024 * 1024).await;
     let mut answers = 0;
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(Ok(count @ 1..)) = timeout(Duration::from_millis(1), agent.read(&mut buffer)).await {
+    while let Ok(Ok(count @ 1..)) = timeout(Duration::from_millis(1), agent.read(&mut buffer)).await
+    {
         answers += count;
     }
-    assert!(asked > 15 * 1024 * 1024, "only {asked} bytes of PINGs were read");
-    assert!(answers < 6 * 1024 * 1024, "{answers} bytes of answers had been kept");
+    assert!(
+        asked > 15 * 1024 * 1024,
+        "only {asked} bytes of PINGs were read"
+    );
+    assert!(
+        answers < 6 * 1024 * 1024,
+        "{answers} bytes of answers had been kept"
+    );
     assert!(!edge.is_finished());
 }
 
@@ -353,12 +448,16 @@ async fn late_frames_for_a_finished_stream_cost_nothing() {
     const MOST: usize = 8 * 1024 * 1024;
     let mut rig = HandMade::new(&Limits::default()).await;
     let (sending, stream) = rig.open().await;
-    rig.write(&frame(HEADERS, END_HEADERS | 1, stream, STATUS_200)).await;
+    rig.write(&frame(HEADERS, END_HEADERS | 1, stream, STATUS_200))
+        .await;
     drop(soon(sending).await.unwrap().unwrap());
     settled().await;
     let late = frame(DATA, 0, stream, b"late").repeat(1000);
     let taken = write_until_stuck(&mut rig.agent, &late, MOST).await;
-    assert!(taken >= MOST, "the edge stopped reading after {taken} bytes");
+    assert!(
+        taken >= MOST,
+        "the edge stopped reading after {taken} bytes"
+    );
     let mut answers = 0;
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(Ok(count @ 1..)) =
@@ -373,14 +472,22 @@ async fn late_frames_for_a_finished_stream_cost_nothing() {
 #[tokio::test]
 async fn any_number_of_responses_that_are_too_long_leaves_the_connection_alive() {
     for kind in BOTH {
-        let limits = Limits { max_header_list: 2000, ..Limits::default() };
+        let limits = Limits {
+            max_header_list: 2000,
+            ..Limits::default()
+        };
         let mut rig = Rig::with(kind, PIPE, &limits).await;
         let long = "x".repeat(4000);
         for _ in 0..1200 {
             let (sending, exchange) = rig.open(NoBody::Empty).await;
-            let response = Response::builder().header("x-long", &long).body(Empty::<Bytes>::new());
+            let response = Response::builder()
+                .header("x-long", &long)
+                .body(Empty::<Bytes>::new());
             let _ = exchange.responder.send(response.unwrap()).await;
-            assert!(matches!(soon(sending).await.unwrap(), Err(SendError::Lost(_))));
+            assert!(matches!(
+                soon(sending).await.unwrap(),
+                Err(SendError::Lost(_))
+            ));
         }
         rig.small_request().await;
     }
@@ -400,14 +507,20 @@ async fn a_header_block_that_is_too_long_fails_its_own_request_only() {
         // Towards the agent, it is answered for it.
         let slot = rig.tunnel.reserve().await.unwrap();
         let sent = soon(slot.send(request.body(()).unwrap(), NoBody::Empty, |_| {})).await;
-        assert_eq!(sent.unwrap().head.status, http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        assert_eq!(
+            sent.unwrap().head.status,
+            http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        );
         assert!(rig.exchanges.try_recv().is_err());
 
         // Towards the edge, the request is lost.
         let (sending, exchange) = rig.open(NoBody::Empty).await;
         let response = response.body(Empty::<Bytes>::new()).unwrap();
         let _ = exchange.responder.send(response).await;
-        assert!(matches!(soon(sending).await.unwrap(), Err(SendError::Lost(_))));
+        assert!(matches!(
+            soon(sending).await.unwrap(),
+            Err(SendError::Lost(_))
+        ));
         rig.small_request().await;
     }
 }
@@ -418,6 +531,7 @@ async fn an_agent_that_answers_pings_but_never_acknowledges_settings_is_served()
     let mut rig = HandMade::new(&Limits::default()).await;
     let (sending, stream) = rig.open().await;
     rig.write(&frame(PING, ACK, 0, &[1; 8])).await;
-    rig.write(&frame(HEADERS, END_HEADERS | 1, stream, STATUS_200)).await;
+    rig.write(&frame(HEADERS, END_HEADERS | 1, stream, STATUS_200))
+        .await;
     assert!(soon(sending).await.unwrap().is_ok());
 }

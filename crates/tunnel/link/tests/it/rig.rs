@@ -56,7 +56,11 @@ pub(crate) struct AgentEnd {
     pub(crate) exchanges: mpsc::UnboundedReceiver<Exchange>,
 }
 
-pub(crate) async fn agent_end<S>(kind: Kind, socket: S, limits: &Limits) -> Result<AgentEnd, LinkError>
+pub(crate) async fn agent_end<S>(
+    kind: Kind,
+    socket: S,
+    limits: &Limits,
+) -> Result<AgentEnd, LinkError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -69,7 +73,12 @@ where
         }
         Kind::Raw => serve_raw(socket, authorization(), limits, on_exchange).await?,
     };
-    Ok(AgentEnd { handle, control, driver, exchanges })
+    Ok(AgentEnd {
+        handle,
+        control,
+        driver,
+        exchanges,
+    })
 }
 
 pub(crate) async fn edge_end<S>(
@@ -126,7 +135,12 @@ impl Rig {
     {
         let serving = async {
             let end = agent_end(kind, agent, limits).await.unwrap();
-            (end.handle, end.control, end.exchanges, tokio::spawn(end.driver))
+            (
+                end.handle,
+                end.control,
+                end.exchanges,
+                tokio::spawn(end.driver),
+            )
         };
         let accepting = async {
             let (tunnel, control, driver) = edge_end(kind, edge, limits).await.unwrap();
@@ -134,7 +148,15 @@ impl Rig {
         };
         let ((handle, agent_control, exchanges, agent), (tunnel, edge_control, edge)) =
             tokio::join!(serving, accepting);
-        Self { tunnel, edge_control, agent_control, handle, edge, agent, exchanges }
+        Self {
+            tunnel,
+            edge_control,
+            agent_control,
+            handle,
+            edge,
+            agent,
+            exchanges,
+        }
     }
 
     pub(crate) async fn tcp(kind: Kind, limits: &Limits) -> Self {
@@ -159,7 +181,11 @@ impl Rig {
     /// One small request and its answer; both ends must be alive for it.
     pub(crate) async fn small_request(&mut self) {
         let (sending, exchange) = self.open(RequestBody::<Empty<Bytes>>::Empty).await;
-        exchange.responder.send(Response::new(text("small"))).await.unwrap();
+        exchange
+            .responder
+            .send(Response::new(text("small")))
+            .await
+            .unwrap();
         let (head, body) = soon(sending).await.unwrap().unwrap().into_parts();
         assert_eq!(head.status, StatusCode::OK);
         assert_eq!(soon(body.collect()).await.unwrap().to_bytes(), "small");
@@ -188,7 +214,9 @@ pub(crate) fn post(path: &str) -> Request<()> {
 /// Waits for what must happen; a test that would hang fails instead.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, future).await.expect("it should have happened by now")
+    tokio::time::timeout(limit, future)
+        .await
+        .expect("it should have happened by now")
 }
 
 /// Resolves when no task can go on. Only for tests with a paused clock, which moves then alone.
@@ -198,7 +226,10 @@ pub(crate) async fn settled() {
 
 /// Repeatable bytes that differ from position to position.
 pub(crate) fn pattern(length: usize) -> Bytes {
-    (0..length).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect::<Vec<_>>().into()
+    (0..length)
+        .map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// A body of `chunks` equal pieces that counts what was asked of it and whether it still lives.
@@ -227,7 +258,11 @@ impl Counted {
 impl Counting {
     pub(crate) fn new(chunks: usize, chunk: usize, counted: &Arc<Counted>) -> Self {
         counted.alive.fetch_add(1, Ordering::SeqCst);
-        Self { left: chunks, chunk: pattern(chunk), counted: Arc::clone(counted) }
+        Self {
+            left: chunks,
+            chunk: pattern(chunk),
+            counted: Arc::clone(counted),
+        }
     }
 }
 
@@ -249,7 +284,9 @@ impl Body for Counting {
             return Poll::Ready(None);
         }
         self.left -= 1;
-        self.counted.bytes.fetch_add(self.chunk.len(), Ordering::SeqCst);
+        self.counted
+            .bytes
+            .fetch_add(self.chunk.len(), Ordering::SeqCst);
         Poll::Ready(Some(Ok(Frame::data(self.chunk.clone()))))
     }
 
@@ -341,13 +378,21 @@ impl HandMade {
             assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
             agent.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
             assert_eq!(read_to(&mut agent, HEADERS).await, 1);
-            agent.write_all(&frame(HEADERS, END_HEADERS, 1, STATUS_200)).await.unwrap();
+            agent
+                .write_all(&frame(HEADERS, END_HEADERS, 1, STATUS_200))
+                .await
+                .unwrap();
         };
         let (accepted, ()) = tokio::join!(accept_raw(edge, limits), answering);
         let accepted = accepted.unwrap();
         assert_eq!(accepted.authorization, "");
         let edge = tokio::spawn(accepted.driver);
-        Self { tunnel: accepted.tunnel, control: accepted.control, edge, agent }
+        Self {
+            tunnel: accepted.tunnel,
+            control: accepted.control,
+            edge,
+            agent,
+        }
     }
 
     /// Opens a request and waits until its head has arrived.
