@@ -46,10 +46,12 @@ fn is_test(path: &str) -> bool {
     path.split('/').any(|part| part == "tests") && !path.starts_with("crates/testkit/")
 }
 
-/// Sleeps in place of a condition. In a test whose clock is paused nothing waits: such a line says
-/// `// virtual time`.
+/// Sleeps in place of a condition. Where the clock is paused nothing waits: such a line says
+/// `// virtual time`, in a file that pauses the clock or says that its callers do.
 fn sleeps(path: &str, text: &str) -> Vec<String> {
-    let paused = text.contains("start_paused = true") || text.contains("time::pause()");
+    let paused = ["start_paused = true", "time::pause()", "paused clock"]
+        .iter()
+        .any(|sign| text.contains(sign));
     let mut complaints = Vec::new();
     for (number, (code, line)) in (1..).zip(code_of(text).lines().zip(text.lines())) {
         let sleeps = has_word(code, "sleep(") || has_word(code, "sleep_until(");

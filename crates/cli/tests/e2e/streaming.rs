@@ -1,6 +1,7 @@
 //! Bodies as they stream: the first byte at once, both ways at the same time, trailers, and everything
 //! that has no body where another response would have one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -11,7 +12,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Bytes, Frame};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::client::{H2, empty};
 use crate::manifests;
@@ -348,23 +349,34 @@ async fn expect_100_continue_is_answered_before_the_body_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn interim_responses_of_a_backend_do_not_disturb_the_final_one() {
-    let backend = Scripted::answering(
-        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n\
-         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    )
+async fn interim_responses_arrive_before_the_final_one_is_sent() {
+    let (sender, receiver) = mpsc::channel::<()>(1);
+    let receiver = Arc::new(Mutex::new(receiver));
+    let backend = Scripted::start(move |mut stream| {
+        let receiver = Arc::clone(&receiver);
+        async move {
+            let early =
+                "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-Gatewright-X: y\r\n\r\n";
+            stream.write_all(early.as_bytes()).await.expect("send a hint");
+            receiver.lock().await.recv().await.expect("a word");
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    })
     .await;
-    let tunnel = Tunnel::with(Carrier::WebSocket)
-        .app(backend.address())
-        .start()
-        .await;
-    let response = tunnel.get(APP, "/").await;
+    let tunnel = Tunnel::with(Carrier::WebSocket).app(backend.address()).start().await;
+    let mut connection = ask(&tunnel, "GET", "/", "").await;
+    let hint = connection.read_head().await.expect("a hint");
+    assert_eq!((hint.status, hint.header("link")), (103, Some("</a.css>")));
+    assert_eq!(hint.header("x-gatewright-x"), None);
+    sender.send(()).await.expect("let it go on");
+    let response = connection.read_response().await.expect("a response");
     assert_eq!((response.status(), response.text().as_str()), (200, "ok"));
-    assert_eq!(
-        response.header("link"),
-        None,
-        "a hint's field is not the response's"
-    );
+    assert_eq!(response.header("link"), None, "a hint's field is not the response's");
+    // An HTTP/1.0 client knows no interim responses.
+    sender.send(()).await.expect("let it go on");
+    let response = tunnel.exchange(format!("GET / HTTP/1.0\r\nHost: {APP}\r\n\r\n")).await;
+    assert_eq!((response.status(), response.text().as_str()), (200, "ok"));
+    assert_eq!(response.informational, []);
 }
 
 /// Every time that has a bound here is this long.

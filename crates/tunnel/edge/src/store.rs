@@ -122,7 +122,17 @@ pub(crate) struct Store {
     database: Option<Database>,
     path: PathBuf,
     /// Locked as long as this exists.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Store {
+    /// Unlocks by word: closing the file alone would leave it locked while a process that is being
+    /// started still has a copy of the descriptor.
+    fn drop(&mut self) {
+        self.database = None;
+        // Closing the file is the second chance.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Store {
@@ -149,7 +159,7 @@ impl Store {
             Self {
                 database: Some(database(&path)?),
                 path,
-                _lock: lock,
+                lock,
             }
         } else {
             // The file gets its name when it is whole, so that a crash while it is made leaves nothing
@@ -161,7 +171,7 @@ impl Store {
             let mut store = Self {
                 database: Some(database(&draft)?),
                 path,
-                _lock: lock,
+                lock,
             };
             store.initialise()?;
             std::fs::rename(&draft, &store.path).map_err(unusable(&store.path))?;

@@ -7,12 +7,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gatewright_link::{BodyError, Limits, RequestBody};
+use gatewright_link::{BodyError, Limits, LinkError, RequestBody};
 use http::Response;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::time::sleep;
 
-use crate::rig::{BOTH, Counted, Counting, Kind, PIPE, Rig, pattern, settled, soon};
+use crate::rig::{
+    BOTH, Counted, Counting, END_HEADERS, HEADERS, HandMade, Kind, PING, PIPE, Rig, STATUS_200,
+    fed, frame, pattern, post, settled, soon,
+};
 
 type NoBody = RequestBody<Empty<Bytes>>;
 
@@ -166,9 +170,8 @@ async fn rapidly_aborted_requests_do_not_end_the_connection() {
             let mut sending = Vec::new();
             for _ in 0..100 {
                 let slot = rig.tunnel.reserve().await.unwrap();
-                let post = crate::rig::post("/");
-                let (_feed, body) = crate::rig::fed();
-                let mut future = Box::pin(slot.send(post, RequestBody::Stream(body), |_| {}));
+                let (_feed, body) = fed();
+                let mut future = Box::pin(slot.send(post("/"), RequestBody::Stream(body), |_| {}));
                 // Polled once, so that the request is on its way when it is dropped.
                 let pending =
                     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await;
@@ -189,7 +192,39 @@ async fn rapidly_aborted_requests_do_not_end_the_connection() {
     }
 }
 
-/// Two ends that both have an answer to write, and no room for it, must not both stop reading.
+/// Two ends that both have a PING or its answer to write, and no room for it, must not both stop
+/// reading: neither would ever have room again.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_cannot_write_still_reads() {
+    let limits = Limits::default();
+    for own_ping in [false, true] {
+        let mut rig = HandMade::new(&limits).await;
+        rig.grant_everything().await;
+        let (sending, stream) = rig.open().await;
+        let counted: Arc<Counted> = Arc::default();
+        let slot = rig.tunnel.reserve().await.unwrap();
+        let body = RequestBody::Stream(Counting::new(10_000, CHUNK, &counted));
+        let _upload = tokio::spawn(slot.send(post("/"), body, |_| {}));
+        settled().await;
+        let stuck = counted.bytes();
+        assert!(stuck > 2 * PIPE, "the upload is not stuck yet: {stuck}");
+        if own_ping {
+            sleep(limits.keep_alive_interval).await;
+        } else {
+            rig.write(&frame(PING, 0, 0, &[7; 8])).await;
+            settled().await;
+        }
+        rig.write(&frame(HEADERS, END_HEADERS | 1, stream, STATUS_200))
+            .await;
+        settled().await;
+        assert!(
+            sending.is_finished(),
+            "it waits for us to read before it reads itself"
+        );
+        assert!(sending.await.unwrap().is_ok());
+    }
+}
+
 #[tokio::test]
 async fn full_pipes_both_ways_do_not_lock_the_ends_when_pings_meet() {
     for kind in BOTH {
@@ -294,21 +329,15 @@ async fn what_a_socket_holds_back_is_flushed_when_it_can_be() {
 #[tokio::test(start_paused = true)]
 async fn an_end_that_never_reads_is_held_within_bounds_and_found_out() {
     let limits = Limits::default();
-    let mut rig = crate::rig::HandMade::new(&limits).await;
+    let mut rig = HandMade::new(&limits).await;
     let counted: Arc<Counted> = Arc::default();
     // It grants wide windows for 50 uploads and then reads no more.
-    let window = [0x00, 0x04, 0x7f, 0xff, 0xff, 0xff];
-    rig.write(&crate::rig::frame(crate::rig::SETTINGS, 0, 0, &window))
-        .await;
-    let grant = ((1_u32 << 31) - 1 - 65_535).to_be_bytes();
-    rig.write(&crate::rig::frame(crate::rig::WINDOW_UPDATE, 0, 0, &grant))
-        .await;
-    settled().await;
+    rig.grant_everything().await;
     let mut sending = Vec::new();
     for _ in 0..50 {
         let slot = rig.tunnel.reserve().await.unwrap();
         let body = RequestBody::Stream(Counting::new(10_000, CHUNK, &counted));
-        sending.push(tokio::spawn(slot.send(crate::rig::post("/"), body, |_| {})));
+        sending.push(tokio::spawn(slot.send(post("/"), body, |_| {})));
     }
     settled().await;
     let held = counted.bytes();
@@ -318,10 +347,7 @@ async fn an_end_that_never_reads_is_held_within_bounds_and_found_out() {
         "{held} bytes are held"
     );
     let error = soon(rig.edge).await.unwrap().unwrap_err();
-    assert!(
-        matches!(error, gatewright_link::LinkError::KeepAlive(_)),
-        "{error:?}"
-    );
+    assert!(matches!(error, LinkError::KeepAlive(_)), "{error:?}");
     for sending in sending {
         assert!(soon(sending).await.unwrap().is_err());
     }
