@@ -41,7 +41,9 @@ struct Ended {
 
 async fn finish(command: &mut Command) -> Ended {
     let output = tokio::time::timeout(SOON, command.output()).await;
-    let output = output.expect("it ends by itself").expect("it can be started");
+    let output = output
+        .expect("it ends by itself")
+        .expect("it can be started");
     Ended {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).expect("text"),
@@ -61,7 +63,11 @@ impl Running {
         let mut process = command.spawn().expect("it can be started");
         let out = process.stdout.take().expect("its standard output");
         let err = process.stderr.take();
-        Self { process, out: BufReader::new(out).lines(), err }
+        Self {
+            process,
+            out: BufReader::new(out).lines(),
+            err,
+        }
     }
 
     /// Lines of standard output up to the one that contains `text`.
@@ -84,7 +90,10 @@ impl Running {
     /// Sends a signal and waits for the end.
     async fn stop(mut self, signal: &str) -> Ended {
         let id = self.process.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().await;
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &id])
+            .status()
+            .await;
         assert!(sent.expect("kill can be started").success());
         let mut err = String::new();
         let ended = async {
@@ -99,7 +108,9 @@ impl Running {
             let status = self.process.wait().await.expect("its end");
             (status.code(), out)
         };
-        let (code, out) = tokio::time::timeout(SOON, ended).await.expect("it ends when told");
+        let (code, out) = tokio::time::timeout(SOON, ended)
+            .await
+            .expect("it ends when told");
         Ended { code, out, err }
     }
 }
@@ -117,7 +128,15 @@ fn demo(folder: &Path) -> (Command, SocketAddr, SocketAddr) {
     std::fs::write(manifests.join("hello.yaml"), manifest).expect("write a manifest");
     let [listen, status, sample] = [users, admin, backend].map(|address| address.to_string());
     let arguments = [
-        "demo", "--listen", &listen, "--admin", &status, "--backend", &sample, "--manifests", "manifests",
+        "demo",
+        "--listen",
+        &listen,
+        "--admin",
+        &status,
+        "--backend",
+        &sample,
+        "--manifests",
+        "manifests",
     ];
     (gatewright(folder, &arguments), users, admin)
 }
@@ -132,11 +151,23 @@ async fn the_demo_prints_its_urls_follows_its_manifests_and_stops_when_told() {
     let (mut command, users, admin) = demo(folder.path());
     let mut demo = Running::start(&mut command);
     let said = demo.say_until("Ctrl-C").await.join("\n");
-    assert!(said.contains(&format!("http://{HELLO}:{}/  ->  default/hello:80", users.port())), "{said}");
+    assert!(
+        said.contains(&format!(
+            "http://{HELLO}:{}/  ->  default/hello:80",
+            users.port()
+        )),
+        "{said}"
+    );
     assert!(said.contains(&format!("http://{admin}/")), "{said}");
     let response = http::get(users, HELLO, "/a?b").await;
     assert_eq!(response.status(), 200);
-    assert!(response.text().starts_with("Hello from behind the tunnel.\n\nGET /a?b\n"), "{}", response.text());
+    assert!(
+        response
+            .text()
+            .starts_with("Hello from behind the tunnel.\n\nGET /a?b\n"),
+        "{}",
+        response.text()
+    );
     let page = http::get(admin, &admin.to_string(), "/").await;
     assert_eq!(page.status(), 200);
 
@@ -152,13 +183,22 @@ async fn the_demo_prints_its_urls_follows_its_manifests_and_stops_when_told() {
     let said = demo.say_until("moved.demo").await.join("\n");
     assert!(said.contains("The manifests changed."), "{said}");
     let ended = demo.stop("INT").await;
-    assert_eq!((ended.code, ended.out.contains("Draining.")), (Some(0), true), "{}", ended.err);
+    assert_eq!(
+        (ended.code, ended.out.contains("Draining.")),
+        (Some(0), true),
+        "{}",
+        ended.err
+    );
 }
 
 #[track_caller]
 fn assert_one_line(ended: &Ended, code: i32, parts: &[&str]) {
     assert_eq!(ended.code, Some(code), "{} {}", ended.out, ended.err);
-    let lines: Vec<&str> = ended.err.lines().filter(|line| !line.starts_with('{')).collect();
+    let lines: Vec<&str> = ended
+        .err
+        .lines()
+        .filter(|line| !line.starts_with('{'))
+        .collect();
     assert_eq!(lines.len(), 1, "{}", ended.err);
     for part in parts {
         assert!(lines[0].contains(part), "{part:?} in {:?}", lines[0]);
@@ -188,14 +228,30 @@ async fn manifests_that_cannot_be_read_are_one_line_and_2() {
 #[tokio::test]
 async fn an_unknown_key_is_2_and_the_nearest_known_one() {
     let folder = Scratch::new("config");
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("write");
-    write("edge.yaml", "listen: { htpp: 127.0.0.1:0, admin: 127.0.0.1:0 }\n");
-    let ended = finish(&mut gatewright(folder.path(), &["edge", "--config", "edge.yaml"])).await;
+    let write =
+        |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("write");
+    write(
+        "edge.yaml",
+        "listen: { htpp: 127.0.0.1:0, admin: 127.0.0.1:0 }\n",
+    );
+    let ended = finish(&mut gatewright(
+        folder.path(),
+        &["edge", "--config", "edge.yaml"],
+    ))
+    .await;
     assert_one_line(&ended, 2, &["edge.yaml", "htpp", "did you mean `http`?"]);
     write("agent.yaml", "edgs: [\"ws://127.0.0.1:1\"]\n");
-    let ended = finish(&mut gatewright(folder.path(), &["agent", "--config", "agent.yaml"])).await;
+    let ended = finish(&mut gatewright(
+        folder.path(),
+        &["agent", "--config", "agent.yaml"],
+    ))
+    .await;
     assert_one_line(&ended, 2, &["agent.yaml", "edgs", "did you mean `edges`?"]);
-    let ended = finish(&mut gatewright(folder.path(), &["agent", "--config", "none.yaml"])).await;
+    let ended = finish(&mut gatewright(
+        folder.path(),
+        &["agent", "--config", "none.yaml"],
+    ))
+    .await;
     assert_one_line(&ended, 2, &["none.yaml"]);
     let ended = finish(&mut gatewright(folder.path(), &["edg"])).await;
     assert_eq!(ended.code, Some(2));
@@ -233,16 +289,31 @@ async fn edge_cluster_and_agent_run_from_the_minimal_files() {
     })
     .await;
     let url = format!("http://{admin}");
-    let create = ["clusters", "--admin", &url, "create", "demo", "--hosts", "*.example.test"];
+    let create = [
+        "clusters",
+        "--admin",
+        &url,
+        "create",
+        "demo",
+        "--hosts",
+        "*.example.test",
+    ];
     let made = finish(&mut gatewright(path, &create)).await;
     assert_eq!(made.code, Some(0), "{}", made.err);
-    assert!(made.out.starts_with("gwt_") && made.out.lines().count() == 1, "the token alone: {:?}", made.out);
+    assert!(
+        made.out.starts_with("gwt_") && made.out.lines().count() == 1,
+        "the token alone: {:?}",
+        made.out
+    );
     let token = made.out.trim().to_owned();
     assert!(!made.err.contains(&token));
     write("token", made.out);
     let agent = Running::start(&mut gatewright(path, &["agent", "--config", "agent.yaml"]));
     await_condition("an answer through the tunnel", SOON, || async {
-        http::get(users, "app.example.test", "/status/200").await.status() == 200
+        http::get(users, "app.example.test", "/status/200")
+            .await
+            .status()
+            == 200
     })
     .await;
 
@@ -259,7 +330,10 @@ async fn edge_cluster_and_agent_run_from_the_minimal_files() {
 
     let line = edge.say_until("\"path\":\"/status/200\"").await;
     let line: serde_json::Value = serde_json::from_str(line.last().expect("a line")).expect("JSON");
-    assert_eq!((&line["host"], &line["method"]), (&"app.example.test".into(), &"GET".into()));
+    assert_eq!(
+        (&line["host"], &line["method"]),
+        (&"app.example.test".into(), &"GET".into())
+    );
     let stopped = edge.stop("TERM").await;
     assert_eq!(stopped.code, Some(0), "{}", stopped.err);
     assert!(!stopped.err.contains(&token) && !stopped.out.contains(&token));

@@ -355,15 +355,22 @@ async fn interim_responses_arrive_before_the_final_one_is_sent() {
     let backend = Scripted::start(move |mut stream| {
         let receiver = Arc::clone(&receiver);
         async move {
-            let early =
-                "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-Gatewright-X: y\r\n\r\n";
-            stream.write_all(early.as_bytes()).await.expect("send a hint");
+            let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-Gatewright-X: y\r\n\r\n";
+            stream
+                .write_all(early.as_bytes())
+                .await
+                .expect("send a hint");
             receiver.lock().await.recv().await.expect("a word");
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+                .await;
         }
     })
     .await;
-    let tunnel = Tunnel::with(Carrier::WebSocket).app(backend.address()).start().await;
+    let tunnel = Tunnel::with(Carrier::WebSocket)
+        .app(backend.address())
+        .start()
+        .await;
     let mut connection = ask(&tunnel, "GET", "/", "").await;
     let hint = connection.read_head().await.expect("a hint");
     assert_eq!((hint.status, hint.header("link")), (103, Some("</a.css>")));
@@ -371,10 +378,16 @@ async fn interim_responses_arrive_before_the_final_one_is_sent() {
     sender.send(()).await.expect("let it go on");
     let response = connection.read_response().await.expect("a response");
     assert_eq!((response.status(), response.text().as_str()), (200, "ok"));
-    assert_eq!(response.header("link"), None, "a hint's field is not the response's");
+    assert_eq!(
+        response.header("link"),
+        None,
+        "a hint's field is not the response's"
+    );
     // An HTTP/1.0 client knows no interim responses.
     sender.send(()).await.expect("let it go on");
-    let response = tunnel.exchange(format!("GET / HTTP/1.0\r\nHost: {APP}\r\n\r\n")).await;
+    let response = tunnel
+        .exchange(format!("GET / HTTP/1.0\r\nHost: {APP}\r\n\r\n"))
+        .await;
     assert_eq!((response.status(), response.text().as_str()), (200, "ok"));
     assert_eq!(response.informational, []);
 }

@@ -164,7 +164,7 @@ impl Line {
         };
         let (handle, control, driver) = match dialled {
             Dialled::WebSocket(socket) => {
-                serve_websocket(socket, &shared.limits, on_exchange).await?
+                serve_websocket(*socket, &shared.limits, on_exchange).await?
             }
             Dialled::SecureWebSocket(socket) => {
                 serve_websocket(*socket, &shared.limits, on_exchange).await?

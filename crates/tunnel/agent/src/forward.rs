@@ -11,8 +11,8 @@ use bytes::Bytes;
 use gatewright_link::{Exchange, Progress, RecvBody, Responder, Watched};
 use gatewright_routes::{BackendProtocol, RouteId};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Empty};
@@ -183,7 +183,9 @@ impl Forwarder {
                     match progress.answer_within(self.first_byte, sent).await {
                         None => return Err(Failure::FirstByteTimeout),
                         // Nobody asked for another protocol.
-                        Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                        Some(Ok(response))
+                            if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
+                        {
                             return Err(Failure::BackendProtocol);
                         }
                         Some(Ok(response)) => {
@@ -338,7 +340,8 @@ fn outgoing(
             head.headers.insert(HOST, host);
             if head.headers.contains_key(TE) {
                 // Only `trailers` is left of it here; it concerns this connection (RFC 9110 §10.1.4).
-                head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+                head.headers
+                    .insert(CONNECTION, HeaderValue::from_static("te"));
             }
             join_cookies(&mut head.headers);
             *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);

@@ -42,9 +42,12 @@ pub(crate) enum Sender {
     Http2(http2::SendRequest<RequestBody>),
 }
 
+/// A connection that idles, and since when.
+type Idle = (http1::SendRequest<RequestBody>, Instant);
+
 /// The pool.
 pub(crate) struct Pool {
-    http1: Mutex<HashMap<SocketAddr, Vec<(http1::SendRequest<RequestBody>, Instant)>>>,
+    http1: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
     http2: Mutex<HashMap<SocketAddr, http2::SendRequest<RequestBody>>>,
     most_idle: usize,
     connect: Duration,
@@ -78,7 +81,7 @@ impl Pool {
         }
     }
 
-    fn idle(&self, address: SocketAddr) -> Option<(http1::SendRequest<RequestBody>, Instant)> {
+    fn idle(&self, address: SocketAddr) -> Option<Idle> {
         let mut pool = self.http1.lock().unwrap_or_else(PoisonError::into_inner);
         let stack = pool.get_mut(&address)?;
         // The newest may not have finished its last exchange yet; it stays for the next request.

@@ -93,7 +93,6 @@ async fn carry(record: &mut Record, mut request: Request<Incoming>) -> Result<An
     let route = match_route(&user, name, request.uri().path())?;
     record.route = Some(Arc::clone(&route));
     let length = body_length(&user, &request)?;
-    let slot = reserve(&user, &route).await?;
     let wanted = wanted_upgrade(&request);
     let on_upgrade = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
@@ -115,6 +114,8 @@ async fn carry(record: &mut Record, mut request: Request<Incoming>) -> Result<An
     let mut outgoing = Request::new(());
     *outgoing.uri_mut() = uri;
     *outgoing.headers_mut() = head.headers;
+    // Last of all: a connection may be left by its agent at any moment after this.
+    let slot = reserve(&user, &route).await?;
     let Some((protocol, on_upgrade)) = wanted.zip(on_upgrade) else {
         *outgoing.method_mut() = head.method;
         let (parts, body) = exchange(&user, slot, outgoing, body, head.version, length).await?;

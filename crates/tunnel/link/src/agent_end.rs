@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
 use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, SendStream};
@@ -276,7 +277,7 @@ struct RawControl {
     /// Until it is open.
     pipe: Option<ControlPipe>,
     /// While it is open.
-    stream: Option<Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>>,
+    stream: Option<BoxFuture<'static, Result<(), LinkError>>>,
     unanswered: Arc<Unanswered>,
     draining: Arc<Notify>,
 }

@@ -121,7 +121,7 @@ impl Socket for tokio_rustls::client::TlsStream<TcpStream> {}
 /// A connection that was dialled, ready to be served.
 pub enum Dialled {
     /// A WebSocket on which the edge accepted reversed HTTP/2.
-    WebSocket(WebSocketStream<TcpStream>),
+    WebSocket(Box<WebSocketStream<TcpStream>>),
     /// The same over TLS.
     SecureWebSocket(Box<WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>>),
     /// Raw TLS with our ALPN token.
@@ -138,11 +138,12 @@ pub async fn dial(
     authorization: &HeaderValue,
     limits: &Limits,
 ) -> Result<Dialled, LinkError> {
-    within(limits, async {
+    // Boxed, for the state of a TLS handshake is large.
+    let dialling = Box::pin(async {
         let tcp = connect(endpoint).await?;
         Ok(match endpoint.carrier {
             CarrierKind::WebSocket => {
-                Dialled::WebSocket(upgrade(endpoint, tcp, authorization).await?)
+                Dialled::WebSocket(Box::new(upgrade(endpoint, tcp, authorization).await?))
             }
             CarrierKind::SecureWebSocket => {
                 let tls = secure(endpoint, tcp, tls, b"http/1.1").await?;
@@ -159,8 +160,8 @@ pub async fn dial(
                 Dialled::Tls(Box::new(tls))
             }
         })
-    })
-    .await
+    });
+    within(limits, dialling).await
 }
 
 async fn connect(endpoint: &Endpoint) -> Result<TcpStream, LinkError> {

@@ -115,7 +115,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_progress_the_time_is_over_after_the_limit() {
         let began = Instant::now();
-        let answer = Progress::default().answer_within(LIMIT, pending::<()>());
+        let progress = Progress::default();
+        let answer = progress.answer_within(LIMIT, pending::<()>());
         assert_eq!(answer.await, None);
         assert_eq!(began.elapsed().as_secs(), 10);
     }

@@ -166,7 +166,7 @@ async fn a_websocket_carries_requests_from_the_dial_on() {
             tokio::spawn(exchange.responder.send(Response::new(text("through"))));
         };
         let (handle, _control, driver) = match dialled {
-            Dialled::WebSocket(socket) => serve_websocket(socket, &limits, answer).await,
+            Dialled::WebSocket(socket) => serve_websocket(*socket, &limits, answer).await,
             Dialled::SecureWebSocket(socket) => serve_websocket(*socket, &limits, answer).await,
             Dialled::Tls(_) => unreachable!("it was not asked for"),
         }
