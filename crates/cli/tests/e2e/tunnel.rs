@@ -54,7 +54,6 @@ pub(crate) struct Builder {
     agent: Value,
     agents: usize,
     files: Vec<(String, String)>,
-    hosts: Vec<&'static str>,
 }
 
 impl Builder {
@@ -93,12 +92,6 @@ impl Builder {
         self
     }
 
-    /// The patterns that the cluster is granted.
-    pub(crate) fn hosts(mut self, hosts: &[&'static str]) -> Self {
-        self.hosts = hosts.to_vec();
-        self
-    }
-
     /// Starts everything, and returns when every agent is connected and the edge has answered for
     /// all of its routes.
     pub(crate) async fn start(self) -> Tunnel {
@@ -107,7 +100,6 @@ impl Builder {
             agent,
             agents,
             files,
-            hosts,
         } = self;
         let folder = Scratch::new("e2e");
         let manifests = folder.path().join("manifests");
@@ -125,7 +117,7 @@ impl Builder {
             folder,
         };
         tunnel.start_edge().await;
-        let token = tunnel.create_cluster("main", &hosts).await;
+        let token = tunnel.create_cluster("main", &["*.example.test"]).await;
         put(tunnel.folder.path(), "token", &token);
         tunnel.agent_config = tunnel.agent_settings(&manifests, "token", agent);
         for _ in 0..agents {
@@ -201,7 +193,6 @@ impl Tunnel {
             agent: json!({"carrier": format!("{carrier:?}")}),
             agents: 1,
             files: Vec::new(),
-            hosts: vec!["*.example.test"],
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gatewright_link::ControlChannel;
 use gatewright_routes::RouteId;
@@ -13,6 +14,11 @@ use gatewright_routes::session::AgentSession;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::shared::Shared;
+
+/// Request id of the last heartbeat.
+const LEAVE: &str = "leave";
+/// How long the edge's answer to it is waited for.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a control session ended.
 pub(crate) enum Ended {
@@ -132,8 +138,7 @@ async fn listen(shared: &Shared, slot: u32, control: &mut ControlChannel) -> End
             text = control.incoming.recv() => if text.is_none() { return Ended::Left },
             () = shared.drain.cancelled() => {
                 let session = AgentSession::new(shared.generation);
-                send(control, "drain", registration(shared, slot, &session, true)).await;
-                return Ended::Draining;
+                return take_leave(shared, slot, &session, control).await;
             }
         }
     }
@@ -187,11 +192,35 @@ async fn exchange(
             }
             () = sleep_until(timeout.unwrap_or(began)), if timeout.is_some() => {}
             () = shared.drain.cancelled() => {
-                send(control, "drain", registration(shared, 0, session, true)).await;
-                return Ended::Draining;
+                return take_leave(shared, 0, session, control).await;
             }
         }
     }
+}
+
+/// Tells the edge to choose this connection no more, and waits until it has heard it. Requests that it
+/// had chosen the connection for by then are on their way, and come in before the GOAWAY counts; one
+/// that came after it would be lost.
+async fn take_leave(
+    shared: &Shared,
+    slot: u32,
+    session: &AgentSession,
+    control: &mut ControlChannel,
+) -> Ended {
+    send(control, "drain", registration(shared, slot, session, true)).await;
+    // The edge takes messages in their order, so the answer to this one is the answer to both.
+    send(control, LEAVE, beat(shared)).await;
+    let heard = async {
+        while let Some(text) = control.incoming.recv().await {
+            match EdgeMessage::decode(&text) {
+                Ok((id, EdgeMessage::HeartbeatAck(_))) if id == LEAVE => return,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    };
+    // An edge that does not answer must not keep the agent from stopping.
+    let _ = tokio::time::timeout(LEAVE_PATIENCE, heard).await;
+    Ended::Draining
 }
 
 /// The session's virtual time: milliseconds since this control session began.

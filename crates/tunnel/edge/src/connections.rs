@@ -37,15 +37,15 @@ pub struct Connection {
 /// What people are told of a connection.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ConnectionInfo {
-    /// See [`Connection::agent_id`].
+    /// What the agent calls itself.
     pub agent_id: String,
-    /// See [`Connection::agent_version`].
+    /// The agent's version.
     pub agent_version: String,
-    /// See [`Connection::carrier`].
+    /// `websocket` or `tls`.
     pub carrier: &'static str,
-    /// See [`Connection::remote`].
+    /// Where it dialled from.
     pub remote: SocketAddr,
-    /// See [`Connection::since`].
+    /// When it registered, Unix seconds.
     pub since: i64,
     /// Requests under way.
     pub in_flight: usize,
