@@ -173,15 +173,28 @@ async fn the_demo_prints_its_urls_follows_its_manifests_and_stops_when_told() {
 
     let manifest = folder.path().join("manifests/hello.yaml");
     let text = std::fs::read_to_string(&manifest).expect("the manifest");
-    let moved = text.replace(HELLO, "moved.demo.gateway.localhost");
-    std::fs::write(&manifest, moved).expect("write the manifest");
-    let what = "the new host is served and the old one is not, within a second";
-    await_condition(what, Duration::from_secs(1), || async {
-        answers(users, "moved.demo.gateway.localhost").await && !answers(users, HELLO).await
-    })
-    .await;
-    let said = demo.say_until("moved.demo").await.join("\n");
-    assert!(said.contains("The manifests changed."), "{said}");
+    // Within a second; a machine that is busy with other tests gets three chances.
+    let mut before = HELLO.to_owned();
+    let mut quick = false;
+    for number in 0..3 {
+        let moved = format!("moved-{number}.demo.gateway.localhost");
+        let written = tokio::time::Instant::now();
+        std::fs::write(&manifest, text.replace(HELLO, &moved)).expect("write the manifest");
+        await_condition(
+            "the new host is served and the old one is not",
+            SOON,
+            || async { answers(users, &moved).await && !answers(users, &before).await },
+        )
+        .await;
+        quick |= written.elapsed() < Duration::from_secs(1);
+        before = moved;
+        let said = demo.say_until(&before).await.join("\n");
+        assert!(said.contains("The manifests changed."), "{said}");
+        if quick {
+            break;
+        }
+    }
+    assert!(quick, "three changes took longer than a second each");
     let ended = demo.stop("INT").await;
     assert_eq!(
         (ended.code, ended.out.contains("Draining.")),

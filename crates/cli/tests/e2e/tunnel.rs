@@ -9,6 +9,7 @@ use std::time::Duration;
 use gatewright_agent::{Agent, AgentConfig};
 use gatewright_edge::{Clusters, Edge, EdgeConfig, NewCluster};
 use gatewright_names::{HostPattern, WildcardMode};
+use gatewright_testkit::ports::free_port;
 use gatewright_testkit::scratch::Scratch;
 use gatewright_testkit::{await_condition, http};
 use serde_json::{Value, json};
@@ -137,9 +138,14 @@ fn apps_file(apps: &[(&str, &str, SocketAddr)]) -> String {
     manifests::file(objects)
 }
 
+/// A port of our own, which no outgoing connection takes while an edge restarts.
+fn address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
 fn edge_config(folder: &Path, settings: Value) -> Value {
     let mut config = json!({
-        "listen": {"http": "127.0.0.1:0", "admin": "127.0.0.1:0", "tunnel": "127.0.0.1:0"},
+        "listen": {"http": address(), "admin": address(), "tunnel": address()},
         "domain": DOMAIN,
         "store": {"path": folder.join("edge")},
         "tls": {"cert": folder.join("edge.crt"), "key": folder.join("edge.key")},
@@ -262,9 +268,6 @@ impl Tunnel {
         let edge = Edge::start(config).await;
         let edge = edge.unwrap_or_else(|error| panic!("the edge does not start: {error}"));
         self.http = edge.http_address();
-        self.edge_config["listen"] = json!({
-            "http": edge.http_address(), "admin": edge.admin_address(), "tunnel": edge.tunnel_address(),
-        });
         self.edge = Some(edge);
     }
 

@@ -574,7 +574,7 @@ async fn send(control: &ControlChannel, request_id: &str, message: EdgeMessage) 
 }
 
 /// Ends the connections of tokens that were revoked and of clusters that were deleted.
-pub(crate) fn watch_revocations(edge: &Arc<Shared>) {
+pub(crate) fn watch_revocations(edge: &Arc<Shared>) -> tokio::task::JoinHandle<()> {
     let edge = Arc::clone(edge);
     let mut events = edge.clusters.events();
     tokio::spawn(async move {
@@ -597,5 +597,5 @@ pub(crate) fn watch_revocations(edge: &Arc<Shared>) {
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
             }
         }
-    });
+    })
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::Timeouts;
+use crate::framing::Framing;
 
 /// What the guard and the request handler of one connection tell each other.
 #[derive(Debug, Default)]
@@ -25,8 +26,8 @@ pub(crate) struct ConnectionState {
     active: AtomicU32,
     /// Requests so far.
     served: AtomicU64,
-    /// The last head had both `Content-Length` and `Transfer-Encoding`.
-    ambiguous: AtomicBool,
+    /// Number of the first request whose head frames its body in two ways; 0 while there is none.
+    ambiguous: AtomicU64,
     /// The connection was handed to another protocol.
     upgraded: AtomicBool,
     /// Informational responses wait to be written.
@@ -44,7 +45,8 @@ impl ConnectionState {
 
     /// Whether the head that was just read frames its body in two ways (RFC 9112 §6.1).
     pub(crate) fn is_ambiguous(&self) -> bool {
-        self.ambiguous.load(Ordering::Relaxed)
+        let number = self.ambiguous.load(Ordering::Relaxed);
+        number != 0 && number == self.served.load(Ordering::Relaxed)
     }
 
     /// Puts an informational response (RFC 9110 §15.2) before the final one. hyper writes none by
@@ -94,7 +96,7 @@ pub(crate) struct Guarded<S> {
     moved: Instant,
     /// The socket has taken nothing since then.
     blocked_since: Option<Instant>,
-    scan: HeadScan,
+    framing: Framing,
     /// The connection speaks HTTP/2, which has no heads to wait for.
     http2: bool,
     replacement: Option<Vec<u8>>,
@@ -118,7 +120,7 @@ impl<S> Guarded<S> {
             head_since: None,
             moved: now,
             blocked_since: None,
-            scan: HeadScan::default(),
+            framing: Framing::default(),
             http2: false,
             replacement: None,
             between: true,
@@ -168,8 +170,11 @@ impl<S> Guarded<S> {
         if self.head_since.is_none() && bytes.starts_with(b"PRI * ") {
             self.http2 = true;
         }
-        if self.http2 {
+        if self.http2 || self.state.upgraded.load(Ordering::Relaxed) {
             return;
+        }
+        if let Some(number) = self.framing.feed(bytes) {
+            self.state.ambiguous.store(number, Ordering::Relaxed);
         }
         if self.state.active.load(Ordering::Relaxed) > 0 {
             return;
@@ -177,13 +182,6 @@ impl<S> Guarded<S> {
         let served = self.state.served.load(Ordering::Relaxed);
         if self.head_since.is_none_or(|(at, _)| at != served) {
             self.head_since = Some((served, now));
-            self.scan = HeadScan::default();
-        }
-        self.scan.feed(bytes);
-        if self.scan.over {
-            self.state
-                .ambiguous
-                .store(self.scan.length && self.scan.encoding, Ordering::Relaxed);
         }
     }
 
@@ -337,81 +335,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-}
-
-/// Looks through a head for the two fields that frame a body. hyper drops `Content-Length` beside
-/// `Transfer-Encoding` without a word, so the raw bytes are the only witness.
-#[derive(Debug, Default)]
-struct HeadScan {
-    /// The start of the line under way, lower case.
-    line: Vec<u8>,
-    length: bool,
-    encoding: bool,
-    over: bool,
-}
-
-impl HeadScan {
-    /// The longer of the two names with its colon.
-    const ENOUGH: usize = b"transfer-encoding:".len();
-
-    fn feed(&mut self, mut bytes: &[u8]) {
-        while !self.over && !bytes.is_empty() {
-            let end = bytes.iter().position(|byte| *byte == b'\n');
-            let piece = &bytes[..end.unwrap_or(bytes.len())];
-            let room = Self::ENOUGH - self.line.len().min(Self::ENOUGH);
-            let start = &piece[..room.min(piece.len())];
-            self.line.extend(start.iter().map(u8::to_ascii_lowercase));
-            let Some(end) = end else { return };
-            match self.line.as_slice() {
-                b"" | b"\r" => self.over = true,
-                line if line.starts_with(b"content-length:") => self.length = true,
-                line if line.starts_with(b"transfer-encoding:") => self.encoding = true,
-                _ => {}
-            }
-            self.line.clear();
-            bytes = &bytes[end + 1..];
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scan(pieces: &[&str]) -> (bool, bool, bool) {
-        let mut scan = HeadScan::default();
-        for piece in pieces {
-            scan.feed(piece.as_bytes());
-        }
-        (scan.length, scan.encoding, scan.over)
-    }
-
-    #[test]
-    fn the_scan_sees_both_framings_however_the_head_is_cut() {
-        let head =
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-LENGTH: 3\r\ntransfer-Encoding: chunked\r\n\r\n";
-        for cut in 0..head.len() {
-            assert_eq!(
-                scan(&[&head[..cut], &head[cut..]]),
-                (true, true, true),
-                "cut at {cut}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_scan_ends_with_the_head() {
-        let request =
-            "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nx\r\nTransfer-Encoding: chunked\r\n";
-        assert_eq!(scan(&[request]), (true, false, true));
-    }
-
-    #[test]
-    fn a_body_of_words_is_no_field() {
-        assert_eq!(
-            scan(&["GET /content-length: HTTP/1.1\r\nX-Content-Length: 1\r\n\r\n"]),
-            (false, false, true)
-        );
     }
 }

@@ -16,6 +16,7 @@ mod clusters;
 mod config;
 mod connections;
 mod error;
+mod framing;
 mod guard;
 mod headers;
 mod metrics;

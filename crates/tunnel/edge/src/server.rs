@@ -30,6 +30,8 @@ use crate::{Error, agents, proxy, tls};
 const BACKLOG: i32 = 4096;
 /// How often a worker hands its access log over, at the latest.
 const LOG_FLUSH: Duration = Duration::from_millis(200);
+/// For answers of the admin listener that are under way when the edge ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Tasks that run before a worker asks the kernel for events. The default of 61 asks more often
 /// than a gateway's short tasks are worth.
 const EVENT_INTERVAL: u32 = 128;
@@ -121,6 +123,8 @@ fn is_trusted(edge: &Shared, address: IpAddr) -> bool {
 pub struct Edge {
     shared: Arc<Shared>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    /// On the runtime that started the edge.
+    tasks: Vec<tokio::task::JoinHandle<()>>,
     http: SocketAddr,
     tunnel: Option<SocketAddr>,
     admin: SocketAddr,
@@ -186,8 +190,10 @@ impl Edge {
             clusters,
             config,
         });
-        crate::admin::serve(&shared, admin_listener)?;
-        agents::watch_revocations(&shared);
+        let tasks = vec![
+            crate::admin::serve(&shared, admin_listener)?,
+            agents::watch_revocations(&shared),
+        ];
         let mut threads = Vec::new();
         let mut tunnel_listener = tunnel.map(|(address, mut listeners)| (address, listeners.pop()));
         let tunnel_address = tunnel_listener.as_ref().map(|(address, _)| *address);
@@ -212,6 +218,7 @@ impl Edge {
         Ok(Self {
             shared,
             threads,
+            tasks,
             http,
             tunnel: tunnel_address,
             admin,
@@ -261,6 +268,12 @@ impl Edge {
             }
         });
         let _ = joined.await;
+        // Whoever starts an edge in this one's place needs its ports and its store.
+        for mut task in self.tasks {
+            if tokio::time::timeout(LAST_ANSWERS, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
         self.shared.access_log.flush();
     }
 }
@@ -271,15 +284,20 @@ fn listen(
     sockets: usize,
 ) -> Result<(SocketAddr, Vec<std::net::TcpListener>), Error> {
     let failed = |source| Error::Bind { address, source };
-    // Sockets that share a port share it with every process of this user: look first whether
-    // somebody else has it.
-    let probe = bind(address)?;
-    let address = probe.local_addr().map_err(failed)?;
-    drop(probe);
     let mut listeners = Vec::new();
-    for _ in 0..sockets {
-        let socket = socket(address, true).map_err(failed)?;
-        listeners.push(socket);
+    let mut address = address;
+    if address.port() == 0 {
+        // A port that the kernel chooses is free; the other sockets join the first.
+        let first = socket(address, true).map_err(failed)?;
+        address = first.local_addr().map_err(failed)?;
+        listeners.push(first);
+    } else {
+        // Sockets that share a port share it with every process of this user: look first whether
+        // somebody else has it.
+        drop(bind(address)?);
+    }
+    while listeners.len() < sockets {
+        listeners.push(socket(address, true).map_err(failed)?);
     }
     Ok((address, listeners))
 }

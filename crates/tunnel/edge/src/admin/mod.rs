@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use recent::{RecentError, RecentErrors};
@@ -62,7 +62,10 @@ pub(crate) struct Admin {
 ///
 /// # Errors
 /// When others could reach it without a token, or the token's file is of no use.
-pub(crate) fn serve(shared: &Shared, listener: std::net::TcpListener) -> Result<(), Error> {
+pub(crate) fn serve(
+    shared: &Shared,
+    listener: std::net::TcpListener,
+) -> Result<JoinHandle<()>, Error> {
     let address = listener.local_addr();
     let address = address.map_err(|source| Error::Bind {
         address: shared.config.listen.admin,
@@ -81,8 +84,8 @@ pub(crate) fn serve(shared: &Shared, listener: std::net::TcpListener) -> Result<
         drain: shared.drain.clone(),
         access,
     };
-    tokio::spawn(run(Arc::new(admin), listener, shared.stop.clone()));
-    Ok(())
+    let stop = shared.stop.clone();
+    Ok(tokio::spawn(run(Arc::new(admin), listener, stop)))
 }
 
 /// Accepts and serves connections until `stop`; those under way then end after their response.
