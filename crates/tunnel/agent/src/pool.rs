@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// Idle connections are not used after this time: backends close theirs after 60 s or more.
 const IDLE: Duration = Duration::from_secs(55);
 /// Read buffer of a backend's connection, which bounds what a stalled response holds.
-const READ_BUFFER: usize = 64 * 1024;
+const READ_BUFFER: usize = 128 * 1024;
 
 /// Why no connection could be had.
 #[derive(Debug, thiserror::Error)]

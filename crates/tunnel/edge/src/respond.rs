@@ -2,7 +2,7 @@
 //! that the client accepts. They never repeat anything that the client sent.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::headers;
@@ -317,6 +317,11 @@ pub(crate) fn error(code: ErrorCode, form: Form) -> Response<Bytes> {
     fields.insert(headers::ERROR, HeaderValue::from_static(name));
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if code == ErrorCode::MethodNotAllowed {
+        // CONNECT is the one method that no route takes (RFC 9110 §15.5.6 wants the others named).
+        let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+        fields.insert(ALLOW, HeaderValue::from_static(allowed));
+    }
     if let Some(seconds) = code.retry_after() {
         fields.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
     }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite;
 
@@ -17,6 +18,17 @@ pub(crate) const BATCH: usize = 64 * 1024;
 
 /// Bytes that may wait when HTTP/2 has to answer before it reads on.
 const ANSWERS: usize = 4 * BATCH;
+
+/// Pieces from this size on belong to bodies; a whole batch of them is likely to follow.
+const LARGE: usize = 4 * 1024;
+
+/// Makes room for a piece. A batch of large pieces gets its room at once: growing step by step would
+/// copy each byte once more.
+pub(crate) fn make_room(batch: &mut BytesMut, bytes: usize) {
+    if bytes >= LARGE && batch.capacity() - batch.len() < bytes {
+        batch.reserve(BATCH + bytes);
+    }
+}
 
 /// A carrier whose writes wait until they are drained.
 pub(crate) trait Carrier: AsyncRead + Unpin + Send {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::carrier::Carrier;
+use crate::carrier::{Carrier, make_room};
 
 pub(crate) struct Raw<S> {
     socket: S,
@@ -39,6 +39,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Raw<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Carrier for Raw<S> {
     fn take(&mut self, bytes: &[u8]) {
+        make_room(&mut self.batch, bytes.len());
         self.batch.extend_from_slice(bytes);
     }
 

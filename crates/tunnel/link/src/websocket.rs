@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::LinkError;
-use crate::carrier::Carrier;
+use crate::carrier::{Carrier, make_room};
 use crate::control::{ControlPipe, MAX_MESSAGE, check_length};
 
 /// Subprotocol of an agent that speaks reversed HTTP/2 in binary messages.
@@ -138,6 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> AsyncRead for Ws<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Carrier for Ws<S> {
     fn take(&mut self, bytes: &[u8]) {
+        make_room(&mut self.batch, bytes.len());
         self.batch.extend_from_slice(bytes);
     }
 
