@@ -213,7 +213,7 @@ async fn an_end_that_cannot_write_still_reads() {
             settled().await;
         }
         if own_ping {
-            sleep(limits.keep_alive_interval).await;
+            sleep(limits.keep_alive_interval).await; // virtual time
         }
         rig.write(&frame(HEADERS, END_HEADERS | 1, stream, STATUS_200))
             .await;

@@ -56,7 +56,7 @@ async fn a_live_connection_outlasts_any_number_of_pings() {
     for kind in BOTH {
         let mut rig = Rig::new(kind).await;
         // The clock is paused: this hour is made of nothing but PINGs and their answers.
-        sleep(Duration::from_secs(3600)).await;
+        sleep(Duration::from_secs(3600)).await; // virtual time
         rig.small_request().await;
         assert!(!rig.edge.is_finished() && !rig.agent.is_finished());
     }

@@ -221,7 +221,7 @@ pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
 
 /// Resolves when no task can go on. Only for tests with a paused clock, which moves then alone.
 pub(crate) async fn settled() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(1)).await; // virtual time
 }
 
 /// Repeatable bytes that differ from position to position.
