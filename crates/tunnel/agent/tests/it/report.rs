@@ -136,14 +136,6 @@ impl Fixture {
         reasons
     }
 
-    /// An Event of this reason is there, however often it was told.
-    async fn has_told(&self, reason: &str) {
-        await_condition(&format!("an Event says {reason}"), PATIENCE, || async {
-            self.events().await.iter().any(|(said, _)| said == reason)
-        })
-        .await;
-    }
-
     async fn tells(&self, expected: &[&str]) {
         let expected: Vec<_> = expected
             .iter()
@@ -346,7 +338,7 @@ async fn the_rights_of_the_published_manifest_are_enough_and_no_more() {
     let fixture = Fixture::replica(cluster, agent.clone(), &namespace, "gatewright", "a");
     fixture.report(accepting).await;
     fixture.publishes("web", &[OWN]).await;
-    fixture.has_told("ServiceNotFound").await;
+    fixture.tells(&["ServiceNotFound"]).await;
 
     let forbidden = |what: &str, error: kube::Error| match error {
         kube::Error::Api(status) => assert!(status.is_forbidden(), "{what}: {status:?}"),
