@@ -40,10 +40,11 @@ enum Step {
 /// How long each fuzz target runs.
 const FUZZ_SECONDS: u32 = 20;
 
-const PURE: [&str; 3] = [
+const PURE: [&str; 4] = [
     "gatewright-names",
     "gatewright-routes",
     "gatewright-translate",
+    "gatewright-garage",
 ];
 
 /// What the fuzz targets are compiled with: coverage that libFuzzer reads, on the stable compiler.
@@ -382,6 +383,7 @@ mod tests {
             let places = [
                 format!("crates/{folder}"),
                 format!("crates/tunnel/{folder}"),
+                format!("crates/{folder}/core"),
             ];
             assert!(places.iter().any(|p| root.join(p).is_dir()), "{name}");
         }

@@ -26,12 +26,19 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("gatewright-controller", &[]),
+    ("gatewright-garage", &[]),
+    (
+        "gatewright-garage-operator",
+        &["gatewright-garage", "gatewright-controller"],
+    ),
     (
         "gatewright",
         &[
             "gatewright-agent",
             "gatewright-controller",
             "gatewright-edge",
+            "gatewright-garage",
+            "gatewright-garage-operator",
             "gatewright-link",
             "gatewright-names",
             "gatewright-routes",
@@ -58,6 +65,7 @@ pub(crate) const CLOSURES: &[Wall] = &[
             "gatewright-names",
             "gatewright-routes",
             "gatewright-translate",
+            "gatewright-garage",
         ],
         forbidden: &[
             "async-std",
