@@ -1,0 +1,319 @@
+//! What a storage cluster needs next: identities, pods, then roles; and one node at a time when pods
+//! have to be replaced. May not give a gateway a role.
+
+use super::observed::{Facts, Pod};
+use super::{
+    Desired, Garage, Observed, Plan, Refusal, Step, Verdict, Wait, WorkloadWanted, carry,
+};
+use crate::cluster::DEFAULT_ZONE;
+use crate::identity::{NodeId, Peer};
+use crate::layout::{self, Move, Role, Wanted};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) fn plan(desired: &Desired, seen: &Observed) -> Plan {
+    if desired.absent {
+        return absent(seen);
+    }
+    if let Some(why) = &seen.bad_secret {
+        return Plan::refused(Refusal::BadSecret(why.clone()));
+    }
+    if !seen.bad_keys.is_empty() {
+        return Plan::refused(Refusal::BadKeys(seen.bad_keys.clone()));
+    }
+    let slots: BTreeSet<u32> = (0..desired.replicas).collect();
+    let missing: BTreeSet<u32> = slots
+        .iter()
+        .filter(|slot| !seen.keys.contains_key(slot))
+        .copied()
+        .collect();
+    let mut steps = Vec::new();
+    if !seen.finalizer {
+        steps.push(Step::AddFinalizer);
+    }
+    if !seen.rpc_secret && !desired.own_rpc_secret {
+        steps.push(Step::MintRpcSecret);
+    }
+    if !seen.admin_token && !desired.own_admin_token {
+        steps.push(Step::MintAdminToken);
+    }
+    if !missing.is_empty() {
+        steps.push(Step::MintKeys(missing));
+    }
+    if !steps.is_empty() {
+        return Plan::waiting(steps, Wait::Secrets);
+    }
+    let mut storage = Storing {
+        desired,
+        seen,
+        slots,
+        steps,
+    };
+    let (replicas, wait) = match &seen.garage {
+        Garage::Reached(facts) => storage.converge(facts),
+        Garage::Unreachable(_) => storage.without_garage(),
+    };
+    Plan {
+        workload: Some(WorkloadWanted {
+            replicas,
+            factor: desired.storage_factor(),
+            peers: storage.peers(),
+        }),
+        steps: storage.steps,
+        verdict: wait.map_or(Verdict::Ready, Verdict::Waiting),
+    }
+}
+
+/// The end: held while gateways use the cluster. Kubernetes removes what is inside it; data outlives it
+/// by the claims' policy.
+fn absent(seen: &Observed) -> Plan {
+    if !seen.finalizer {
+        return Plan::waiting(Vec::new(), Wait::Deleting);
+    }
+    if seen.attached.is_empty() || seen.namespace_ends {
+        return Plan::waiting(vec![Step::RemoveFinalizer], Wait::Deleting);
+    }
+    Plan::waiting(Vec::new(), Wait::GatewaysAttached(seen.attached.clone()))
+}
+
+struct Storing<'a> {
+    desired: &'a Desired,
+    seen: &'a Observed,
+    slots: BTreeSet<u32>,
+    steps: Vec<Step>,
+}
+
+impl Storing<'_> {
+    /// Every node that has a key, by an address that outlives its pod; hints for starting nodes.
+    fn peers(&self) -> Vec<Peer> {
+        let key = &self.desired.key;
+        let peer = |(slot, node): (&u32, &NodeId)| {
+            let host = format!("{0}-{slot}.{0}-headless.{1}.svc", key.name, key.namespace);
+            Peer {
+                id: *node,
+                host,
+                port: self.desired.rpc_port,
+            }
+        };
+        self.seen.keys.iter().map(peer).collect()
+    }
+
+    fn pod_of(&self, slot: u32) -> Option<&Pod> {
+        self.seen.pods.iter().find(|pod| pod.holds(slot))
+    }
+
+    /// Pods that are to be there: all that are asked for, and those that hold data until it is
+    /// elsewhere.
+    fn without_garage(&mut self) -> (u32, Option<Wait>) {
+        let present = self.seen.workload.map_or(0, |workload| workload.replicas);
+        self.replace(None);
+        let unready: BTreeSet<u32> = self
+            .slots
+            .iter()
+            .filter(|slot| !self.pod_of(**slot).is_some_and(|pod| pod.ready))
+            .copied()
+            .collect();
+        let wait = match &self.seen.garage {
+            Garage::Unreachable(why) if unready.is_empty() => Wait::StorageUnreachable(why.clone()),
+            Garage::Unreachable(_) | Garage::Reached(_) => Wait::Nodes(unready),
+        };
+        (self.desired.replicas.max(present), Some(wait))
+    }
+
+    fn converge(&mut self, facts: &Facts) -> (u32, Option<Wait>) {
+        let is_up = |node: &NodeId| facts.nodes.get(node).is_some_and(|node| node.up);
+        self.connect(facts);
+        let leaving: BTreeSet<u32> = self
+            .seen
+            .keys
+            .keys()
+            .filter(|slot| !self.slots.contains(slot))
+            .copied()
+            .collect();
+        let down: BTreeSet<u32> = self
+            .slots
+            .iter()
+            .filter(|slot| !self.seen.keys.get(slot).is_some_and(is_up))
+            .copied()
+            .collect();
+        let (layout, settled) = self.layout(facts, &down);
+        let keep = match leaving.last() {
+            Some(last) if !settled => self.desired.replicas.max(last + 1),
+            _ => self.desired.replicas,
+        };
+        // Never fewer than there are, until the layout says that nothing lies there.
+        let present = self.seen.workload.map_or(0, |workload| workload.replicas);
+        let replicas = if settled { keep } else { keep.max(present) };
+        if settled {
+            let ended = |slot: &&u32| self.pod_of(**slot).is_none();
+            let gone: BTreeSet<u32> = leaving.iter().filter(ended).copied().collect();
+            if !gone.is_empty() {
+                self.steps.push(Step::DropKeys(gone));
+            }
+        }
+        let growing = self.grow();
+        let rollout = self.replace(Some(facts));
+        // What is first in this list is what a person would ask about first.
+        let (blocked, settling) = match layout {
+            Some(Wait::Settling(history)) => (None, Some(Wait::Settling(history))),
+            other => (other, None),
+        };
+        let moving = (!leaving.is_empty()).then(|| Wait::Leaving(leaving));
+        let down = (!down.is_empty()).then_some(Wait::Nodes(down));
+        let waits = match blocked {
+            Some(Wait::Layout) => [down, Some(Wait::Layout)],
+            other => [other, down],
+        };
+        let first = waits.into_iter().flatten().next();
+        let pods = self.pods(replicas);
+        let wait = first.or(rollout).or(moving).or(growing).or(pods).or(settling);
+        (replicas, wait)
+    }
+
+    fn connect(&mut self, facts: &Facts) {
+        let running = self.seen.pods.iter().filter(|pod| pod.running && !pod.terminating);
+        let peers: Vec<Peer> = running
+            .filter_map(|pod| {
+                let id = *self.seen.keys.get(&pod.slot?)?;
+                let up = facts.nodes.get(&id).is_some_and(|node| node.up);
+                let (host, port) = (pod.ip?.to_string(), self.desired.rpc_port);
+                (!up).then_some(Peer { id, host, port })
+            })
+            .collect();
+        if !peers.is_empty() {
+            self.steps.push(Step::Connect(peers));
+        }
+    }
+
+    /// What the layout waits for, and whether it is as wanted with nothing left elsewhere.
+    fn layout(&mut self, facts: &Facts, down: &BTreeSet<u32>) -> (Option<Wait>, bool) {
+        if self.desired.manual_layout {
+            return (None, true);
+        }
+        let tag = layout::owner_tag(&self.desired.uid);
+        let zone = self.desired.zone.as_deref().unwrap_or(DEFAULT_ZONE);
+        let role = |slot: u32| Role {
+            zone: zone.to_owned(),
+            capacity: self.desired.capacity,
+            tags: self.desired.role_tags(slot),
+        };
+        let current = &facts.layout.roles;
+        // A node joins once it runs, all new ones in one version: data is not promised to a node that
+        // is not there, and each version moves data.
+        let joining = self.slots.iter().any(|slot| {
+            let node = self.seen.keys.get(slot);
+            down.contains(slot) && !node.is_some_and(|node| current.contains_key(node))
+        });
+        if joining {
+            return (Some(Wait::Layout), false);
+        }
+        let roles: BTreeMap<NodeId, Role> = self
+            .slots
+            .iter()
+            .filter_map(|slot| Some((*self.seen.keys.get(slot)?, role(*slot))))
+            .collect();
+        let wanted = Wanted {
+            tag,
+            roles,
+            redundancy: self.desired.redundancy,
+            own: self.seen.keys.values().copied().collect(),
+        };
+        let movement = layout::next(&wanted, &facts.layout);
+        match &movement {
+            Move::Settled => return (None, true),
+            Move::Stage(..) | Move::Apply(_) => {
+                let up = facts.nodes.values().filter(|node| node.up).count();
+                let up = u32::try_from(up).unwrap_or(u32::MAX);
+                let least = self.desired.least_healthy;
+                if up < least {
+                    return (Some(Wait::TooFewHealthy { up, least }), false);
+                }
+            }
+            Move::Settling(_)
+            | Move::Revert
+            | Move::SkipDead(_)
+            | Move::Preview
+            | Move::Blocked(_)
+            | Move::Foreign(_) => {}
+        }
+        match carry(self.desired, facts.layout.version, movement) {
+            Ok(step) => {
+                self.steps.push(step);
+                (Some(Wait::Layout), false)
+            }
+            Err(wait) => (Some(wait), false),
+        }
+    }
+
+    /// Replaces outdated pods, one at a time and only while every piece has all its copies.
+    fn replace(&mut self, facts: Option<&Facts>) -> Option<Wait> {
+        let outdated: Vec<&Pod> = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.outdated && !pod.finished)
+            .collect();
+        let count = u32::try_from(outdated.len()).unwrap_or(u32::MAX);
+        if count == 0 {
+            return None;
+        }
+        let observed = self.seen.workload.is_some_and(|workload| workload.observed);
+        // A pod that does not serve costs nothing to replace, and may be the reason for the change.
+        if let Some(broken) = outdated.iter().find(|pod| !pod.ready && !pod.terminating)
+            && observed
+        {
+            self.steps.push(Step::DeletePod { pod: broken.name.clone() });
+            return Some(Wait::Rollout { outdated: count });
+        }
+        let slots_ready = self
+            .slots
+            .iter()
+            .all(|slot| self.pod_of(*slot).is_some_and(|pod| pod.ready && !pod.terminating));
+        let Some(health) = facts.and_then(|facts| facts.health.as_ref()) else {
+            return Some(Wait::Rollout { outdated: count });
+        };
+        if health.partitions_all_ok < health.partitions {
+            return Some(Wait::Rebalancing {
+                complete: health.partitions_all_ok,
+                partitions: health.partitions,
+            });
+        }
+        if slots_ready && observed && health.storage_nodes_up == health.storage_nodes {
+            // The last one first, as a StatefulSet does it.
+            let next = outdated.iter().max_by_key(|pod| pod.slot);
+            if let Some(next) = next {
+                self.steps.push(Step::DeletePod { pod: next.name.clone() });
+            }
+        }
+        Some(Wait::Rollout { outdated: count })
+    }
+
+    /// Claims are never made smaller: the admission rules see to that.
+    fn grow(&mut self) -> Option<Wait> {
+        let mut growing = false;
+        for claim in self.seen.claims.iter().filter(|claim| self.slots.contains(&claim.slot)) {
+            let Some(bytes) = self.desired.claims.get(&claim.template) else { continue };
+            if claim.bytes < *bytes {
+                growing = true;
+                self.steps.push(Step::GrowClaim {
+                    claim: claim.name.clone(),
+                    bytes: *bytes,
+                });
+            }
+        }
+        if self.seen.workload.is_some_and(|workload| !workload.claims_match) {
+            growing = true;
+            self.steps.push(Step::OrphanWorkload);
+        }
+        growing.then_some(Wait::Growing)
+    }
+
+    fn pods(&self, replicas: u32) -> Option<Wait> {
+        let unobserved = self
+            .seen
+            .workload
+            .is_none_or(|workload| !workload.observed || workload.replicas != replicas);
+        let ready = self.seen.pods.iter().filter(|pod| pod.ready && !pod.terminating).count();
+        let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+        (unobserved || ready != replicas).then_some(Wait::Pods { ready, replicas })
+    }
+}

@@ -1,0 +1,665 @@
+//! A small model of Kubernetes and Garage for the tests of the planner: it carries steps out, starts
+//! pods and lets layouts settle, with the rules that were measured on the real ones. It may be
+//! interrupted after any step.
+
+use super::*;
+use crate::layout::{self, Role, owner_tag};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) fn node(n: u32) -> NodeId {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&n.to_be_bytes());
+    NodeId(bytes)
+}
+
+pub(super) fn storage(replicas: u32) -> Desired {
+    Desired {
+        key: ClusterKey {
+            namespace: "ns".into(),
+            name: "garage-storage".into(),
+        },
+        uid: "uid-s".into(),
+        absent: false,
+        mode: Mode::Storage,
+        replicas,
+        zone: None,
+        capacity: Some(100 << 30),
+        tags: BTreeSet::new(),
+        factor: None,
+        redundancy: None,
+        manual_layout: false,
+        auto_apply: true,
+        approved: None,
+        least_healthy: 0,
+        claims: BTreeMap::new(),
+        own_rpc_secret: false,
+        own_admin_token: false,
+        rpc_port: 3901,
+    }
+}
+
+pub(super) fn gateway(replicas: u32) -> Desired {
+    let storage = storage(3);
+    Desired {
+        key: ClusterKey {
+            namespace: "ns".into(),
+            name: "garage-gateway".into(),
+        },
+        uid: "uid-g".into(),
+        mode: Mode::Gateway(Target::Cluster(storage.key.clone())),
+        capacity: None,
+        replicas,
+        ..storage
+    }
+}
+
+/// Where a process may die.
+pub(super) type Crash<'a> = &'a mut dyn FnMut(&Step) -> bool;
+
+pub(super) struct World {
+    pub(super) seen: Observed,
+    /// Layout versions that were applied.
+    pub(super) applied: u32,
+    pods_made: u32,
+    /// First id of new keys.
+    next_key: u32,
+    /// Nodes that must confirm before old versions end.
+    relied_on: BTreeSet<NodeId>,
+    pub(super) finished: bool,
+}
+
+impl World {
+    /// A storage cluster of three nodes with a layout, and nothing of a gateway yet.
+    pub(super) fn with_storage() -> Self {
+        let mut facts = Facts::default();
+        for n in 900..903 {
+            let role = Role {
+                zone: "default".into(),
+                capacity: Some(1 << 30),
+                tags: [owner_tag("uid-s")].into(),
+            };
+            facts.layout.roles.insert(node(n), role);
+            facts.layout.up.insert(node(n));
+            facts.nodes.insert(node(n), Node { up: true, version: None });
+        }
+        facts.layout.version = 1;
+        facts.answered = Some(node(900));
+        let full = TableFill { keys: 2, buckets: 3, aliases: 3 };
+        facts.tables.insert(node(900), full);
+        let peers = (900..903)
+            .map(|n| Peer {
+                id: node(n),
+                host: format!("garage-storage-{}.garage-storage-headless.ns.svc", n - 900),
+                port: 3901,
+            })
+            .collect();
+        let target = TargetSeen::Found(Storage {
+            factor: 3,
+            peers,
+            secrets: true,
+            ..Storage::default()
+        });
+        let mut world = Self::empty();
+        world.seen.target = target;
+        world.seen.rpc_secret = true;
+        world.seen.garage = Garage::Reached(Box::new(facts));
+        world
+    }
+
+    pub(super) fn empty() -> Self {
+        Self {
+            seen: Observed::default(),
+            applied: 0,
+            pods_made: 0,
+            next_key: 0,
+            relied_on: BTreeSet::new(),
+            finished: false,
+        }
+    }
+
+    pub(super) fn facts(&mut self) -> &mut Facts {
+        match &mut self.seen.garage {
+            Garage::Reached(facts) => facts,
+            Garage::Unreachable(why) => panic!("Garage is unreachable: {why}"),
+        }
+    }
+
+    /// Plans and carries out until there is nothing more to do; the last verdict.
+    pub(super) fn converge(&mut self, desired: &Desired) -> Verdict {
+        self.converge_with(desired, &mut |_| false)
+    }
+
+    pub(super) fn converge_with(&mut self, desired: &Desired, crash: Crash<'_>) -> Verdict {
+        for _ in 0..200 {
+            let before = self.seen.clone();
+            self.observe();
+            let plan = plan(desired, &self.seen);
+            self.check(desired, &plan);
+            if let Some(workload) = &plan.workload {
+                self.ensure(desired, workload.replicas);
+            }
+            for step in &plan.steps {
+                if crash(step) {
+                    break;
+                }
+                self.carry_out(desired, step);
+            }
+            self.tick(desired);
+            if self.finished || (plan.steps.is_empty() && before == self.seen) {
+                return plan.verdict;
+            }
+        }
+        panic!("no fixpoint: {:?}", plan(desired, &self.seen));
+    }
+
+    /// A preview is asked for whenever something is staged.
+    fn observe(&mut self) {
+        if let Garage::Reached(facts) = &mut self.seen.garage {
+            let staged = !facts.layout.staged.is_empty();
+            facts.layout.preview = staged.then_some(Ok(()));
+        }
+    }
+
+    /// What must hold of every plan, whatever the state.
+    fn check(&self, desired: &Desired, plan: &Plan) {
+        let mut slots = BTreeSet::new();
+        for step in &plan.steps {
+            match step {
+                Step::AssignSlot { slot, .. } => {
+                    assert!(slots.insert(*slot), "slot {slot} is given twice");
+                    let holders = self.seen.pods.iter().filter(|pod| pod.holds(*slot) && !pod.gated);
+                    assert_eq!(holders.count(), 0, "two live pods with slot {slot}");
+                }
+                Step::Stage(changes, _) => {
+                    for change in changes {
+                        let role = self.seen.garage.facts().and_then(|f| f.layout.roles.get(&change.node()));
+                        let tag = owner_tag(&desired.uid);
+                        let own = self.seen.keys.values().any(|key| *key == change.node());
+                        assert!(own || role.is_some_and(|role| role.tags.contains(&tag)), "a foreign role");
+                    }
+                }
+                Step::DropKeys(slots) => {
+                    for slot in slots {
+                        let id = self.seen.keys[slot];
+                        let facts = self.seen.garage.facts().expect("keys go by the layout");
+                        assert!(!facts.layout.roles.contains_key(&id), "a key goes before its role");
+                        assert!(!self.seen.pods.iter().any(|pod| pod.holds(*slot)), "a key in use goes");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn ensure(&mut self, desired: &Desired, replicas: u32) {
+        self.seen.workload = Some(Workload { replicas, observed: true, claims_match: true });
+        let gated = desired.mode != Mode::Storage;
+        let live = |pods: &[Pod]| pods.iter().filter(|pod| !pod.terminating).count();
+        while live(&self.seen.pods) < replicas as usize {
+            let ordinal = (0..).find(|n| !self.seen.pods.iter().any(|pod| pod.slot == Some(*n)));
+            self.pods_made += 1;
+            self.seen.pods.push(Pod {
+                name: format!("pod-{}", self.pods_made),
+                slot: if gated { None } else { ordinal },
+                gated,
+                ip: None,
+                running: false,
+                ready: false,
+                synced: false,
+                terminating: false,
+                finished: false,
+                outdated: false,
+                leaving: false,
+            });
+        }
+        while live(&self.seen.pods) > replicas as usize {
+            // A ReplicaSet ends waiting pods first, then those that are not ready, then the cheapest;
+            // a StatefulSet the last one.
+            let worst = self.seen.pods.iter_mut().filter(|pod| !pod.terminating);
+            let worst = match gated {
+                true => worst.min_by_key(|pod| (!pod.gated, pod.ready, !pod.leaving)),
+                false => worst.max_by_key(|pod| pod.slot),
+            };
+            worst.expect("more pods than wanted").terminating = true;
+        }
+    }
+
+    fn carry_out(&mut self, desired: &Desired, step: &Step) {
+        let pod = |pods: &mut Vec<Pod>, name: &str| {
+            pods.iter().position(|pod| pod.name == name).expect("a pod that was seen")
+        };
+        match step {
+            Step::AddFinalizer => self.seen.finalizer = true,
+            Step::RemoveFinalizer => self.finished = true,
+            Step::MintRpcSecret | Step::MirrorRpcSecret => self.seen.rpc_secret = true,
+            Step::MintAdminToken => self.seen.admin_token = true,
+            Step::MintKeys(slots) => {
+                for slot in slots {
+                    self.next_key += 1;
+                    let id = node(self.next_key);
+                    assert!(self.seen.keys.insert(*slot, id).is_none(), "a key was replaced");
+                }
+            }
+            Step::DropKeys(slots) => self.seen.keys.retain(|slot, _| !slots.contains(slot)),
+            Step::Connect(peers) => {
+                for peer in peers {
+                    self.up(peer.id);
+                }
+            }
+            Step::Stage(changes, redundancy) => {
+                let layout = &mut self.facts().layout;
+                for change in changes {
+                    layout.staged.retain(|staged| staged.node() != change.node());
+                    layout.staged.push(change.clone());
+                }
+                layout.staged_redundancy = *redundancy;
+            }
+            Step::Revert => self.facts().layout.staged.clear(),
+            Step::Apply(version) => self.apply(*version),
+            Step::SkipDead(_) => self.relied_on.clear(),
+            Step::Resync(id) => {
+                let full = self.facts().tables[&node(900)];
+                self.facts().tables.insert(*id, full);
+            }
+            Step::AssignSlot { pod: name, slot } => {
+                let index = pod(&mut self.seen.pods, name);
+                self.seen.pods[index].slot = Some(*slot);
+                self.seen.pods[index].gated = false;
+            }
+            Step::SetSynced { pod: name, synced } => {
+                let index = pod(&mut self.seen.pods, name);
+                self.seen.pods[index].synced = *synced;
+            }
+            Step::MarkLeaving { pod: name } => {
+                let index = pod(&mut self.seen.pods, name);
+                self.seen.pods[index].leaving = true;
+            }
+            Step::DeletePod { pod: name } => self.end_pod(name),
+            Step::OrphanWorkload => self.seen.workload = None,
+            Step::GrowClaim { claim, bytes } => {
+                let claim = self.seen.claims.iter_mut().find(|seen| seen.name == *claim);
+                claim.expect("a claim that was seen").bytes = *bytes;
+            }
+        }
+        let _ = desired;
+    }
+
+    fn apply(&mut self, version: u64) {
+        let layout = &mut self.facts().layout;
+        assert_eq!(version, layout.version + 1, "a stale version");
+        let mut involved: BTreeSet<NodeId> = layout.roles.keys().copied().collect();
+        for change in std::mem::take(&mut layout.staged) {
+            match change {
+                Change::Set(node, role) => drop(layout.roles.insert(node, role)),
+                Change::Remove(node) => drop(layout.roles.remove(&node)),
+            }
+        }
+        layout.redundancy = layout.staged_redundancy.take().or(layout.redundancy);
+        layout.version = version;
+        involved.extend(layout.roles.keys());
+        self.relied_on.extend(involved);
+        self.applied += 1;
+    }
+
+    fn up(&mut self, id: NodeId) {
+        let facts = self.facts();
+        facts.nodes.insert(id, Node { up: true, version: None });
+        facts.layout.up.insert(id);
+        // A fresh gateway knows no key and no bucket.
+        facts.tables.entry(id).or_default();
+    }
+
+    pub(super) fn end_pod(&mut self, name: &str) {
+        let pod = self.seen.pods.iter_mut().find(|pod| pod.name == name);
+        pod.expect("a pod that was seen").terminating = true;
+    }
+
+    /// What happens by itself: pods start and end, nodes confirm the newest layout.
+    fn tick(&mut self, desired: &Desired) {
+        let mut ended = Vec::new();
+        let mut running = Vec::new();
+        for pod in &mut self.seen.pods {
+            let id = pod.slot.and_then(|slot| self.seen.keys.get(&slot)).copied();
+            if pod.terminating {
+                ended.extend(id.filter(|_| pod.running));
+            } else if !pod.gated && pod.slot.is_some() {
+                pod.ip = Some([10, 0, 0, 1].into());
+                pod.running = true;
+                pod.ready = pod.synced || desired.mode == Mode::Storage;
+                running.extend(id);
+            }
+        }
+        self.seen.pods.retain(|pod| !pod.terminating);
+        if let Garage::Unreachable(_) = self.seen.garage {
+            // A storage cluster answers as soon as one of its nodes runs.
+            if desired.mode == Mode::Storage && !running.is_empty() {
+                let facts = Facts { answered: Some(running[0]), ..Facts::default() };
+                self.seen.garage = Garage::Reached(Box::new(facts));
+                self.up(running[0]);
+            }
+            return;
+        }
+        for id in ended {
+            let facts = self.facts();
+            facts.nodes.insert(id, Node::default());
+            facts.layout.up.remove(&id);
+            facts.tables.remove(&id);
+        }
+        for id in running {
+            if self.facts().nodes.get(&id).is_some_and(|node| !node.up) {
+                self.up(id);
+            }
+        }
+        let up = self.facts().layout.up.clone();
+        self.relied_on.retain(|node| !up.contains(node));
+        let behind = self.relied_on.clone();
+        let layout = &mut self.facts().layout;
+        let draining = if behind.is_empty() { BTreeSet::new() } else { [layout.version - 1].into() };
+        layout.history = Some(layout::History { draining, behind });
+        let layout = &self.facts().layout;
+        let complete = layout.roles.keys().filter(|id| layout.up.contains(id)).count() as u64;
+        let all = layout.roles.len() as u64;
+        self.facts().health = Some(Health {
+            storage_nodes: all,
+            storage_nodes_up: complete,
+            partitions: 256,
+            partitions_all_ok: if complete == all { 256 } else { 128 },
+            ..Health::default()
+        });
+    }
+}
+
+#[test]
+fn a_gateway_cluster_joins_in_one_version_and_then_rests() {
+    let mut world = World::with_storage();
+    let desired = gateway(5);
+    assert_eq!(world.converge(&desired), Verdict::Ready);
+    assert_eq!(world.applied, 1);
+    let facts = world.facts().clone();
+    let gateways: Vec<_> = facts.layout.roles.values().filter(|role| role.capacity.is_none()).collect();
+    assert_eq!(gateways.len(), 5);
+    // Flaw 5 of the originals: a zone of its own blocks every later change.
+    assert!(gateways.iter().all(|role| role.zone == "default"));
+    assert!(gateways.iter().all(|role| role.owner() == Some("uid-g")));
+}
+
+#[test]
+fn roles_come_before_pods() {
+    let mut world = World::with_storage();
+    let desired = gateway(2);
+    let mut seen_pods = false;
+    let mut crash = |step: &Step| {
+        if let Step::AssignSlot { .. } = step {
+            seen_pods = true;
+        }
+        false
+    };
+    world.converge_with(&desired, &mut crash);
+    assert!(seen_pods);
+    let mut world = World::with_storage();
+    // Stopped before the layout is applied, no pod exists.
+    let mut stopped = false;
+    for _ in 0..6 {
+        world.observe();
+        let plan = plan(&desired, &world.seen);
+        stopped |= plan.steps.iter().any(|step| matches!(step, Step::Apply(_)));
+        if stopped {
+            assert_eq!(plan.workload, None);
+            break;
+        }
+        for step in &plan.steps {
+            world.carry_out(&desired, step);
+        }
+    }
+    assert!(stopped);
+}
+
+#[test]
+fn a_replaced_pod_changes_nothing_in_the_layout() {
+    let mut world = World::with_storage();
+    let desired = gateway(3);
+    world.converge(&desired);
+    for round in 0..6 {
+        let name = world.seen.pods[round % 3].name.clone();
+        world.end_pod(&name);
+        assert_eq!(world.converge(&desired), Verdict::Ready);
+    }
+    assert_eq!(world.applied, 1);
+    assert_eq!(world.seen.pods.len(), 3);
+}
+
+#[test]
+fn scaling_is_one_version_each_way_and_settles() {
+    let mut world = World::with_storage();
+    world.converge(&gateway(2));
+    assert_eq!(world.converge(&gateway(50)), Verdict::Ready);
+    assert_eq!(world.applied, 2);
+    assert_eq!(world.converge(&gateway(2)), Verdict::Ready);
+    assert_eq!(world.applied, 3);
+    assert_eq!(world.seen.keys.len(), 2);
+    assert_eq!(world.seen.pods.len(), 2);
+    let history = world.facts().layout.history.clone().expect("a history");
+    assert!(history.draining.is_empty(), "{history:?}");
+}
+
+#[test]
+fn an_unready_gateway_never_takes_requests() {
+    let mut world = World::with_storage();
+    let desired = gateway(1);
+    let mut order = Vec::new();
+    world.converge_with(&desired, &mut |step| {
+        order.push(step.clone());
+        false
+    });
+    let resync = order.iter().position(|step| matches!(step, Step::Resync(_)));
+    let synced = order.iter().position(|step| matches!(step, Step::SetSynced { synced: true, .. }));
+    assert!(resync.is_some() && resync < synced, "{order:?}");
+}
+
+#[test]
+fn lost_keys_are_repaired_in_one_version_and_the_dead_are_skipped() {
+    let mut world = World::with_storage();
+    let desired = gateway(2);
+    world.converge(&desired);
+    // Somebody deleted the Secret with the keys, and the pods with it.
+    world.seen.former = world.seen.keys.values().copied().collect();
+    let lost: Vec<NodeId> = world.seen.former.iter().copied().collect();
+    for id in lost {
+        let facts = world.facts();
+        facts.nodes.insert(id, Node::default());
+        facts.layout.up.remove(&id);
+    }
+    world.seen.keys.clear();
+    world.seen.pods.clear();
+    let mut skipped = false;
+    let verdict = world.converge_with(&desired, &mut |step| {
+        skipped |= matches!(step, Step::SkipDead(_));
+        false
+    });
+    assert_eq!(verdict, Verdict::Ready);
+    assert_eq!(world.applied, 2);
+    assert!(skipped);
+    let roles = world.facts().layout.roles.len();
+    assert_eq!(roles, 3 + 2);
+}
+
+#[test]
+fn a_deleted_gateway_cluster_leaves_no_role() {
+    let mut world = World::with_storage();
+    world.converge(&gateway(4));
+    let absent = Desired { absent: true, ..gateway(4) };
+    world.converge(&absent);
+    assert!(world.finished);
+    assert_eq!(world.applied, 2);
+    assert!(world.facts().layout.roles.values().all(|role| role.capacity.is_some()));
+}
+
+#[test]
+fn a_gateway_cluster_goes_at_once_when_nobody_is_left_to_tell() {
+    let absent = Desired { absent: true, ..gateway(4) };
+    for (namespace_ends, target) in [(true, None), (false, Some(TargetSeen::Missing))] {
+        let mut world = World::with_storage();
+        world.converge(&gateway(4));
+        world.seen.namespace_ends = namespace_ends;
+        if let Some(target) = target {
+            world.seen.target = target;
+        }
+        world.seen.garage = Garage::Unreachable("gone".into());
+        assert_eq!(plan(&absent, &world.seen).steps, [Step::RemoveFinalizer]);
+    }
+}
+
+#[test]
+fn a_storage_cluster_forms_scales_and_drains() {
+    let mut world = World::empty();
+    assert_eq!(world.converge(&storage(3)), Verdict::Ready);
+    assert_eq!(world.applied, 1);
+    assert_eq!(world.converge(&storage(5)), Verdict::Ready);
+    assert_eq!(world.applied, 2);
+    assert_eq!(world.converge(&storage(3)), Verdict::Ready);
+    assert_eq!(world.applied, 3);
+    assert_eq!(world.seen.keys.len(), 3);
+}
+
+#[test]
+fn a_storage_node_keeps_its_pod_until_its_data_is_elsewhere() {
+    let mut world = World::empty();
+    world.converge(&storage(4));
+    // One node that keeps data is cut off: nothing settles.
+    let id = world.seen.keys[&0];
+    world.facts().layout.up.remove(&id);
+    world.facts().nodes.insert(id, Node::default());
+    world.relied_on.insert(id);
+    let plan = plan(&storage(3), &world.seen);
+    assert_eq!(plan.workload.map(|workload| workload.replicas), Some(4));
+}
+
+#[test]
+fn a_storage_cluster_is_held_while_gateways_use_it() {
+    let mut world = World::empty();
+    world.converge(&storage(3));
+    let absent = Desired { absent: true, ..storage(3) };
+    let user = gateway(1).key;
+    world.seen.attached = vec![user.clone()];
+    let held = plan(&absent, &world.seen);
+    assert_eq!(held.steps, []);
+    assert_eq!(held.verdict, Verdict::Waiting(Wait::GatewaysAttached(vec![user])));
+    world.seen.namespace_ends = true;
+    assert_eq!(plan(&absent, &world.seen).steps, [Step::RemoveFinalizer]);
+}
+
+#[test]
+fn storage_pods_are_replaced_one_at_a_time_and_only_with_all_copies() {
+    let mut world = World::empty();
+    let desired = storage(3);
+    world.converge(&desired);
+    for pod in &mut world.seen.pods {
+        pod.outdated = true;
+    }
+    let mut replaced = 0;
+    for _ in 0..60 {
+        let plan = plan(&desired, &world.seen);
+        let deletions: Vec<_> = plan.steps.iter().filter(|step| matches!(step, Step::DeletePod { .. })).collect();
+        assert!(deletions.len() <= 1, "{deletions:?}");
+        if !deletions.is_empty() {
+            assert!(world.seen.pods.iter().all(|pod| pod.ready), "one is away already");
+            replaced += 1;
+        }
+        if let Some(workload) = &plan.workload {
+            world.ensure(&desired, workload.replicas);
+        }
+        for step in &plan.steps {
+            world.carry_out(&desired, step);
+        }
+        world.tick(&desired);
+    }
+    assert_eq!(replaced, 3);
+    assert_eq!(world.applied, 1, "a rollout is no layout change");
+    assert_eq!(world.converge(&desired), Verdict::Ready);
+}
+
+#[test]
+fn what_a_gateway_cluster_may_not_begin_with() {
+    let mut other = gateway(2);
+    other.factor = Some(2);
+    let key = storage(3).key;
+    let world = |target| {
+        let mut world = World::with_storage();
+        world.seen.target = target;
+        world.seen
+    };
+    let found = World::with_storage().seen.target;
+    for (desired, seen, verdict) in [
+        (
+            // Flaw 4: a factor that differs stops the storage nodes.
+            other,
+            world(found),
+            Verdict::Refused(Refusal::FactorMismatch { asked: 2, storage: 3 }),
+        ),
+        (
+            gateway(2),
+            world(TargetSeen::Missing),
+            Verdict::Waiting(Wait::StorageMissing(key.clone())),
+        ),
+        (
+            gateway(2),
+            world(TargetSeen::NotStorage),
+            Verdict::Refused(Refusal::NotStorage(key.clone())),
+        ),
+        (
+            gateway(2),
+            world(TargetSeen::NotGranted),
+            Verdict::Refused(Refusal::NotGranted(key)),
+        ),
+    ] {
+        let plan = plan(&desired, &seen);
+        assert_eq!((plan.workload, plan.steps, plan.verdict), (None, vec![], verdict));
+    }
+}
+
+/// Kills the process at every step of every plan in turn, and converges all the same.
+#[test]
+fn a_crash_at_every_step_leaves_nothing_behind() {
+    type Start = fn() -> World;
+    let scaled: Start = || {
+        let mut world = World::with_storage();
+        world.converge(&gateway(6));
+        world
+    };
+    let fresh: Start = World::with_storage;
+    let nothing: Start = World::empty;
+    let absent = Desired { absent: true, ..gateway(6) };
+    for (start, desired) in [
+        (fresh, gateway(3)),
+        (scaled, gateway(2)),
+        (scaled, gateway(9)),
+        (scaled, absent),
+        (nothing, storage(3)),
+    ] {
+        let mut steps = 0;
+        start().converge_with(&desired, &mut |_| {
+            steps += 1;
+            false
+        });
+        assert!(steps > 0);
+        for kill in 0..steps {
+            let mut world = start();
+            let mut count = 0;
+            let verdict = world.converge_with(&desired, &mut |_| {
+                count += 1;
+                count == kill + 1
+            });
+            if desired.absent {
+                assert!(world.finished, "killed at {kill}");
+                assert!(world.facts().layout.roles.values().all(|role| role.capacity.is_some()));
+                continue;
+            }
+            assert_eq!(verdict, Verdict::Ready, "killed at {kill}");
+            assert_eq!(world.seen.keys.len(), desired.replicas as usize);
+            assert_eq!(world.seen.pods.len(), desired.replicas as usize);
+            let own = world.facts().layout.roles.values();
+            let own = own.filter(|role| role.owner() == Some(&desired.uid)).count();
+            assert_eq!(own, desired.replicas as usize);
+        }
+    }
+}
