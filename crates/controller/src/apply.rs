@@ -1,29 +1,120 @@
-//! The one door through which a controller writes. May not decide what to write; it only leaves
-//! out what would change nothing and what only the lease's holder may do.
+//! The one door through which a controller writes: server-side apply of objects and Events. May not
+//! decide what to write; it only leaves out what would change nothing and what only the lease's
+//! holder may do.
 
+use crate::covers::{covers, strip_nulls};
 use crate::error::{Error, Result};
 use crate::events::Notice;
+use crate::kind::{Kind, is_namespaced};
 use crate::lease::Leadership;
-use k8s_openapi::NamespaceResourceScope;
+use crate::metrics::Metrics;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{Patch, PatchParams};
+use kube::api::{GetParams, Patch, PatchParams};
+use kube::core::Request;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::fmt::Debug;
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The annotation with which [`Ctx::ensure`] remembers what it applied: the first 16 hex digits of
+/// the SHA-256 of the desired object's JSON.
+pub const APPLIED: &str = "gatewright.dev/applied";
 
 /// What a controller needs to write: a client, its name, and whether it is the one to write.
 #[derive(Clone)]
 pub struct Ctx {
     client: Client,
+    controller: Arc<str>,
     manager: Arc<str>,
     events: Recorder,
     leadership: Option<Leadership>,
     writes: Arc<AtomicU64>,
+    metrics: Metrics,
+}
+
+/// What [`Ctx::ensure`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ensured {
+    /// Nothing: the object is as desired.
+    Unchanged,
+    /// The object was applied where none was known.
+    Created,
+    /// The object was applied over one that differed.
+    Changed,
+}
+
+impl Ensured {
+    /// Whether something was sent.
+    #[must_use]
+    pub fn is_written(self) -> bool {
+        match self {
+            Self::Unchanged => false,
+            Self::Created | Self::Changed => true,
+        }
+    }
+}
+
+/// An object to write to, and how to speak about it.
+pub(crate) struct Target {
+    /// Of the collection.
+    pub(crate) url: String,
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    /// Verb for metrics.
+    pub(crate) verb: &'static str,
+    /// What we are doing, for errors: `apply ConfigMap default/web`.
+    pub(crate) action: String,
+}
+
+impl Target {
+    /// `doing` is the beginning of a sentence for people, `verb` a word for metrics.
+    pub(crate) fn of<K: Kind>(verb: &'static str, doing: &str, object: &K) -> Result<Self> {
+        let meta = object.meta();
+        Self::named::<K>(verb, doing, meta.namespace.as_deref(), meta.name.as_deref())
+    }
+
+    pub(crate) fn named<K: Kind>(
+        verb: &'static str,
+        doing: &str,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<Self> {
+        let kind = K::kind(&()).into_owned();
+        let (namespace, name) = match (is_namespaced::<K>(), namespace, name) {
+            (true, Some(namespace), Some(name)) => (Some(namespace), name),
+            (false, _, Some(name)) => (None, name),
+            (true | false, _, _) => {
+                let action = format!("{doing} {kind}");
+                return Err(Error::Unnamed { action });
+            }
+        };
+        let place = namespace
+            .map(|namespace| format!("{namespace}/"))
+            .unwrap_or_default();
+        Ok(Self {
+            action: format!("{doing} {kind} {place}{name}"),
+            url: K::url_path(&(), namespace),
+            name: name.to_owned(),
+            kind,
+            verb,
+        })
+    }
+
+    pub(crate) fn request(&self) -> Request {
+        Request::new(self.url.as_str())
+    }
+
+    pub(crate) fn encode(&self, object: &impl Serialize) -> Result<Value> {
+        serde_json::to_value(object).map_err(|source| Error::Encode {
+            action: self.action.clone(),
+            source,
+        })
+    }
 }
 
 impl Ctx {
@@ -39,9 +130,11 @@ impl Ctx {
         Self {
             events: Recorder::new(client.clone(), reporter),
             client,
+            controller: controller.into(),
             manager: manager.into(),
             leadership: None,
             writes: Arc::default(),
+            metrics: Metrics::new(),
         }
     }
 
@@ -52,10 +145,23 @@ impl Ctx {
         self
     }
 
+    /// The same, but its writes are counted among these metrics.
+    #[must_use]
+    pub fn measured_by(mut self, metrics: &Metrics) -> Self {
+        self.metrics = metrics.clone();
+        self
+    }
+
     /// The client, for reading.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The controller's short name.
+    #[must_use]
+    pub fn controller(&self) -> &str {
+        &self.controller
     }
 
     /// The field manager of every write.
@@ -70,64 +176,65 @@ impl Ctx {
         self.leadership.as_ref()
     }
 
+    /// The metrics among which the writes are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// How many requests that write were sent so far.
     #[must_use]
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }
 
+    /// Reads an object; `None` if there is none. `namespace` is ignored for a cluster-scoped kind.
+    ///
+    /// # Errors
+    /// What the apiserver says.
+    pub async fn get_opt<K: Kind>(&self, namespace: Option<&str>, name: &str) -> Result<Option<K>> {
+        let target = Target::named::<K>("get", "read", namespace, Some(name))?;
+        let request = target.request().get(name, &GetParams::default());
+        match Box::pin(self.send(request)).await {
+            Ok(object) => Ok(Some(object)),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            Err(source) => Err(Error::api(&target.action, source)),
+        }
+    }
+
     /// Server-side apply of a whole object; fields that others own are taken over.
     ///
     /// # Errors
     /// [`Error::NotHolder`] without the lease, else what the apiserver says.
-    pub async fn apply<K>(&self, object: &K) -> Result<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned,
-    {
-        let (api, name, action) = self.target::<K>("apply", object)?;
-        let parameters = PatchParams::apply(&self.manager).force();
-        let patch = Patch::Apply(object);
-        self.write(&action, api.patch(&name, &parameters, &patch))
-            .await
+    pub async fn apply<K: Kind>(&self, object: &K) -> Result<K> {
+        let target = Target::of("apply", "apply", object)?;
+        self.send_apply(&target, object).await
     }
 
-    /// Server-side apply of the status subresource: `status` holds all the fields of it that are
-    /// ours, and only those. `None` when the object already says so: nothing was sent.
+    /// Server-side apply of a whole object, unless `present` (as it was last seen) already is as
+    /// desired. Fields that others own are taken over; a field that an earlier call set and
+    /// `desired` lacks is removed.
     ///
-    /// A field that an earlier call set and `status` lacks is removed.
+    /// What is written carries the annotation [`APPLIED`]. Nothing is written when `present` has
+    /// that annotation with the same value and [covers](crate::covers) `desired`: the annotation
+    /// tells of changes of ours, the comparison of changes by others. `stringData` of a Secret is
+    /// applied as `data`.
     ///
     /// # Errors
     /// [`Error::NotHolder`] without the lease, else what the apiserver says.
-    pub async fn apply_status<K>(&self, object: &K, status: &Value) -> Result<Option<K>>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned,
-    {
-        let (api, name, action) = self.target::<K>("apply the status of", object)?;
-        let present = serde_json::to_value(object).map_err(|source| Error::Encode {
-            action: action.clone(),
-            source,
-        })?;
-        if !status_differs(&present["status"], status) {
-            return Ok(None);
-        }
-        let patch = Patch::Apply(json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
-            // An object made anew under the same name must not get the old one's status.
-            "metadata": { "name": name, "uid": object.meta().uid },
-            "status": status,
-        }));
-        let parameters = PatchParams::apply(&self.manager).force();
-        let written = api.patch_status(&name, &parameters, &patch);
-        self.write(&action, written).await.map(Some)
+    pub async fn ensure<K: Kind>(&self, desired: &K, present: Option<&K>) -> Result<Ensured> {
+        let target = Target::of("apply", "apply", desired)?;
+        let mut value = target.encode(desired)?;
+        prepare(&mut value);
+        let done = match present {
+            None => Ensured::Created,
+            Some(present) if covers(&target.encode(present)?, &value) => {
+                return Ok(Ensured::Unchanged);
+            }
+            Some(_) => Ensured::Changed,
+        };
+        self.send_apply::<K>(&target, &value).await?;
+        Ok(done)
     }
 
     /// Publishes an Event about an object. Repeats within minutes are counted on one Event.
@@ -140,48 +247,70 @@ impl Ctx {
     {
         let about: ObjectReference = object.object_ref(&());
         let name = about.name.as_deref().unwrap_or_default();
+        // Events about objects of the whole cluster are kept in the namespace `default`.
         let namespace = about.namespace.as_deref().unwrap_or_default();
         let action = format!("publish an Event about {} {namespace}/{name}", K::kind(&()));
         let event = notice.event();
         let published = Box::pin(self.events.publish(&event, &about));
-        self.write(&action, published).await
+        self.write("Event", "publish", &action, published).await
     }
 
-    fn target<K>(&self, verb: &str, object: &K) -> Result<(Api<K>, String, String)>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        let kind = K::kind(&());
-        let (Some(name), Some(namespace)) = (&object.meta().name, object.namespace()) else {
-            let action = format!("{verb} {kind}");
-            return Err(Error::Unnamed { action });
+    /// Does something outside of Kubernetes that only the lease's holder may do. `action` is a
+    /// verb and an object, for instance `create bucket photos`.
+    ///
+    /// # Errors
+    /// [`Error::NotHolder`] without the lease, or when it ran out before `effect` was done; then it
+    /// may or may not have happened.
+    pub async fn guarded<T>(&self, action: &str, effect: impl Future<Output = T>) -> Result<T> {
+        let Some(leadership) = &self.leadership else {
+            return Ok(effect.await);
         };
-        let action = format!("{verb} {kind} {namespace}/{name}");
-        let api = Api::namespaced(self.client.clone(), &namespace);
-        Ok((api, name.clone(), action))
+        let done = leadership.while_held(effect).await;
+        done.ok_or_else(|| Error::NotHolder {
+            action: action.to_owned(),
+        })
+    }
+
+    async fn send_apply<K: Kind>(&self, target: &Target, object: &impl Serialize) -> Result<K> {
+        let parameters = PatchParams::apply(&self.manager).force();
+        let patch = Patch::Apply(object);
+        let request = target.request().patch(&target.name, &parameters, &patch);
+        self.write_to(target, self.send(request)).await
+    }
+
+    /// Sends a request that was built by hand, because [`kube::Api`] is made for either scope.
+    pub(crate) async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> kube::Result<T> {
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        self.client.request(request).await
+    }
+
+    pub(crate) async fn write_to<T>(
+        &self,
+        target: &Target,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T> {
+        self.write(&target.kind, target.verb, &target.action, request)
+            .await
     }
 
     /// Sends a write, unless another replica is the one to do it.
     async fn write<T>(
         &self,
+        kind: &str,
+        verb: &'static str,
         action: &str,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T> {
         // Boxed, for the client's futures are large.
         let counted = Box::pin(async {
             self.writes.fetch_add(1, Ordering::Relaxed);
+            self.metrics.wrote(&self.controller, kind, verb);
             request.await
         });
-        let answer = match &self.leadership {
-            None => counted.await,
-            Some(leadership) => match leadership.while_held(counted).await {
-                Some(answer) => answer,
-                None => {
-                    let action = action.to_owned();
-                    return Err(Error::NotHolder { action });
-                }
-            },
-        };
+        let answer = self.guarded(action, counted).await?;
         answer.map_err(|source| Error::api(action, source))
     }
 }
@@ -191,41 +320,42 @@ pub(crate) fn field_manager(controller: &str) -> String {
     format!("gatewright/{controller}")
 }
 
-/// Whether the fields that `desired` names differ from `present`. Absent, `null`, `{}` and `[]` are
-/// the same, because the apiserver drops empty fields.
-#[must_use]
-pub fn status_differs(present: &Value, desired: &Value) -> bool {
-    let Value::Object(desired) = desired else {
-        return !same(present, desired);
-    };
-    desired
-        .iter()
-        .any(|(field, value)| !same(present.get(field).unwrap_or(&Value::Null), value))
+/// Makes of an object what is applied: no `null`s, nothing that only the apiserver writes, and the
+/// annotation.
+fn prepare(object: &mut Value) {
+    if let Value::Object(fields) = object {
+        if fields.get("kind") == Some(&json!("Secret"))
+            && let Some(Value::Object(strings)) = fields.remove("stringData")
+        {
+            for (key, text) in strings {
+                let bytes = ByteString(text.as_str().unwrap_or_default().as_bytes().to_vec());
+                fields.entry("data").or_insert_with(|| json!({}))[key] = json!(bytes);
+            }
+        }
+        if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
+            metadata.remove("managedFields");
+            if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+                annotations.remove(APPLIED);
+            }
+        }
+    }
+    strip_nulls(object);
+    let mark = fingerprint(object);
+    let annotations = &mut object["metadata"]["annotations"];
+    if !annotations.is_object() {
+        *annotations = json!({});
+    }
+    annotations[APPLIED] = json!(mark);
 }
 
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Object(a), Value::Object(b)) => {
-            let covered = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<_, _>| {
-                a.iter()
-                    .all(|(field, value)| same(value, b.get(field).unwrap_or(&Value::Null)))
-            };
-            covered(a, b) && covered(b, a)
-        }
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-        }
-        (a, b) => a == b || (is_empty(a) && is_empty(b)),
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(is_empty),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
+/// The first 16 hex digits of the SHA-256 of a value's JSON.
+fn fingerprint(value: &Value) -> String {
+    let digest = Sha256::digest(value.to_string());
+    digest.iter().take(8).fold(String::new(), |mut hex, byte| {
+        // Writing into a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 #[cfg(test)]
@@ -233,42 +363,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_differs_only_in_the_fields_that_are_named() {
-        let web = json!({ "ingress": [{ "hostname": "web.example" }] });
-        for (present, desired, differs) in [
-            (json!(null), json!({ "loadBalancer": web }), true),
-            (
-                json!({ "loadBalancer": web }),
-                json!({ "loadBalancer": web }),
-                false,
-            ),
-            (
-                json!({ "loadBalancer": web, "conditions": [1] }),
-                json!({ "loadBalancer": web }),
-                false,
-            ),
-            (
-                json!({ "loadBalancer": web }),
-                json!({ "loadBalancer": {} }),
-                true,
-            ),
-            (
-                json!({ "loadBalancer": {} }),
-                json!({ "loadBalancer": { "ingress": [] } }),
-                false,
-            ),
-            (json!(null), json!({ "loadBalancer": {} }), false),
-            (
-                json!({ "loadBalancer": { "ingress": [{ "hostname": "a" }, { "hostname": "b" }] } }),
-                json!({ "loadBalancer": { "ingress": [{ "hostname": "b" }, { "hostname": "a" }] } }),
-                true,
-            ),
-        ] {
-            assert_eq!(
-                status_differs(&present, &desired),
-                differs,
-                "{present} → {desired}"
-            );
-        }
+    fn what_is_applied_carries_the_hash_of_what_is_desired() {
+        let desired =
+            json!({ "kind": "ConfigMap", "metadata": { "name": "m" }, "data": { "a": "1" } });
+        let mut applied = desired.clone();
+        prepare(&mut applied);
+        let mark = applied["metadata"]["annotations"][APPLIED]
+            .as_str()
+            .expect("is there")
+            .to_owned();
+        assert_eq!(
+            (mark.len(), mark.as_str()),
+            (16, fingerprint(&desired).as_str())
+        );
+        // To apply what was read back gives the same hash.
+        let mut again = applied.clone();
+        again["metadata"]["managedFields"] = json!([{}]);
+        again["metadata"]["deletionTimestamp"] = Value::Null;
+        prepare(&mut again);
+        assert_ne!(again["metadata"]["annotations"][APPLIED], json!(""));
+        assert!(covers(&applied, &{
+            let mut same = desired.clone();
+            prepare(&mut same);
+            same
+        }));
+        let mut other = desired;
+        other["data"] = json!({});
+        prepare(&mut other);
+        assert!(!covers(&applied, &other), "a removed field is noticed");
+    }
+
+    #[test]
+    fn string_data_becomes_data() {
+        let mut secret = json!({ "kind": "Secret", "metadata": {}, "stringData": { "a": "b" }, "data": { "c": "ZA==" } });
+        prepare(&mut secret);
+        assert_eq!(secret["data"], json!({ "a": "Yg==", "c": "ZA==" }));
+        assert_eq!(secret.get("stringData"), None);
     }
 }

@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The apiserver forbids it.
     #[error(
-        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with deploy/agent.yaml"
+        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with deploy/agent.yaml (agent) or the chart (operator)"
     )]
     Forbidden {
         /// Verb and object, for instance `apply the status of Ingress default/web`.
@@ -98,22 +98,71 @@ impl Error {
         }
     }
 
-    /// Whether the object is gone, so that there is nothing left to do about it.
+    /// What the apiserver answered, if it did.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
+    pub fn status(&self) -> Option<&kube::core::Status> {
         match self {
             Self::Api { source, .. } | Self::Forbidden { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => {
-                    status.is_not_found() || has_cause(status, "NamespaceTerminating")
-                }
-                _ => false,
+                kube::Error::Api(status) => Some(status),
+                _ => None,
             },
             Self::Kubeconfig { .. }
             | Self::NoCluster(_)
             | Self::Client { .. }
             | Self::Unnamed { .. }
             | Self::Encode { .. }
-            | Self::NotHolder { .. } => false,
+            | Self::NotHolder { .. } => None,
+        }
+    }
+
+    /// Whether the object is gone, so that there is nothing left to do about it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.status().is_some_and(|status| {
+            status.is_not_found() || has_cause(status, "NamespaceTerminating")
+        })
+    }
+
+    /// Whether there is no such object.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_not_found)
+    }
+
+    /// Whether the object has changed since it was seen, or is another one: look again.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_conflict)
+    }
+
+    /// Whether an object of that name is there already.
+    #[must_use]
+    pub fn is_already_exists(&self) -> bool {
+        self.status()
+            .is_some_and(kube::core::Status::is_already_exists)
+    }
+
+    /// Whether the apiserver finds the content wrong.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_invalid)
+    }
+
+    /// One word for metrics.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Kubeconfig { .. } | Self::NoCluster(_) | Self::Client { .. } => "configuration",
+            Self::Forbidden { .. } => "forbidden",
+            Self::Unnamed { .. } | Self::Encode { .. } => "encoding",
+            Self::NotHolder { .. } => "not_holder",
+            Self::Api { .. } => match self.status() {
+                None => "unreachable",
+                Some(_) if self.is_gone() => "gone",
+                Some(_) if self.is_conflict() => "conflict",
+                Some(_) if self.is_invalid() => "invalid",
+                Some(_) => "apiserver",
+            },
         }
     }
 
