@@ -1,0 +1,436 @@
+//! Bounds and CEL rules of GarageCluster.
+
+use serde_json::json;
+
+use super::{Rules, or, quantity};
+use crate::api::names::{PREFIX, RESERVED_ENV, RESERVED_LABEL_PREFIXES};
+
+/// The metadata volume when `storage.metadata` is absent.
+const DEFAULT_METADATA_SIZE: &str = "10Gi";
+
+pub(in crate::api) fn cluster() -> Rules {
+    let mut rules = Rules::default();
+    names(&mut rules);
+    shape(&mut rules);
+    connect_to(&mut rules);
+    immutable(&mut rules);
+    volumes(&mut rules);
+    pods(&mut rules);
+    serving(&mut rules);
+    unsupported(&mut rules);
+    rules
+}
+
+/// CEL: whether the object is, or was, a gateway cluster.
+fn gateway(of: &str) -> String {
+    format!("(has({of}.gateway) && {of}.gateway)")
+}
+
+fn names(rules: &mut Rules) {
+    rules.rule(
+        "",
+        "size(self.metadata.name) <= 40",
+        "metadata.name must be at most 40 characters: the names of pods, Services and their labels are made of it",
+    );
+    rules.rule(
+        "",
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "metadata.name must start with a letter and have lower case letters, digits and '-' only: Services are named after it",
+    );
+    rules.bound("spec.zone", json!({ "minLength": 1, "maxLength": 128 }));
+    rules.tags("spec.defaultNodeTags");
+}
+
+/// What belongs to storage clusters and what to gateway clusters.
+fn shape(rules: &mut Rules) {
+    let gateway = gateway("self");
+    rules.rule("spec", format!("!{gateway} || has(self.connectTo)"), "connectTo is required when gateway is true");
+    rules.rule("spec", format!("{gateway} || !has(self.connectTo)"), "connectTo can only be specified when gateway is true");
+    rules.rule("spec", format!("!{gateway} || !has(self.storage)"), "storage cannot be specified for gateway clusters");
+    rules.rule(
+        "spec",
+        format!("!{gateway} || !has(self.capacityReservePercent)"),
+        "capacityReservePercent cannot be specified for gateway clusters: a gateway has no capacity",
+    );
+    rules.rule(
+        "spec",
+        format!("!{gateway} || self.layoutPolicy == 'Auto'"),
+        "layoutPolicy Manual cannot be specified for gateway clusters: their roles come and go with their slots; use \
+         GarageNode objects with gateway: true instead",
+    );
+    rules.rule(
+        "spec",
+        format!("!{gateway} || !has(self.replication) || !has(self.replication.zoneRedundancy)"),
+        "replication.zoneRedundancy cannot be specified for gateway clusters: it is a property of the storage cluster",
+    );
+    rules.rule(
+        "spec",
+        format!("!{gateway} || !has(self.network) || !(has(self.network.rpcSecretRef) || has(self.network.bootstrapPeers))"),
+        "network.rpcSecretRef and network.bootstrapPeers cannot be specified for gateway clusters: use connectTo",
+    );
+    rules.rule(
+        "spec",
+        format!(
+            "{gateway} || self.layoutPolicy == 'Manual' || (has(self.storage) && has(self.storage.data) && \
+             (has(self.storage.data.size) || (has(self.storage.data.paths) && size(self.storage.data.paths) > 0)))"
+        ),
+        "storage.data.size or storage.data.paths is required for a storage cluster: it is the capacity of each node",
+    );
+    rules.rule(
+        "spec",
+        "!has(self.layoutManagement) || !has(self.layoutManagement.minNodesHealthy) || \
+         self.layoutManagement.minNodesHealthy <= self.replicas",
+        "layoutManagement.minNodesHealthy cannot exceed replicas: layout changes would never be applied",
+    );
+    rules.bound("spec.layoutManagement.minNodesHealthy", json!({ "minimum": 0 }));
+    rules.rule(
+        "spec.replication",
+        "!has(self.zoneRedundancy) || self.zoneRedundancy == 'Maximum' || \
+         int(self.zoneRedundancy.substring(8, 9)) <= (has(self.factor) ? self.factor : 3)",
+        "replication.zoneRedundancy cannot ask for more zones than there are copies (replication.factor, 3 when absent)",
+    );
+    rules.bound("spec.replication.zoneRedundancy", json!({ "maxLength": 10 }));
+}
+
+fn connect_to(rules: &mut Rules) {
+    const EXTERNAL: [&str; 4] = ["rpcSecretRef", "bootstrapPeers", "adminApiEndpoint", "adminTokenSecretRef"];
+    let has = EXTERNAL.map(|field| format!("has(self.{field})"));
+    rules.rule(
+        "spec.connectTo",
+        "has(self.clusterRef) || has(self.rpcSecretRef) || has(self.bootstrapPeers)",
+        "must specify clusterRef, rpcSecretRef, or bootstrapPeers",
+    );
+    rules.rule(
+        "spec.connectTo",
+        format!("!has(self.clusterRef) || !({})", has.join(" || ")),
+        "connectTo.clusterRef excludes rpcSecretRef, bootstrapPeers, adminApiEndpoint and adminTokenSecretRef: they are \
+         taken from the GarageCluster that it names",
+    );
+    let missing = EXTERNAL.map(|field| format!("(has(self.{field}) ? [] : ['{field}'])"));
+    rules.rule_saying(
+        "spec.connectTo",
+        format!("has(self.clusterRef) || ({})", has.join(" && ")),
+        "connectTo without clusterRef needs rpcSecretRef, bootstrapPeers, adminApiEndpoint and adminTokenSecretRef",
+        format!(
+            "'connectTo without clusterRef needs rpcSecretRef, bootstrapPeers, adminApiEndpoint and \
+             adminTokenSecretRef; missing: ' + ({}).join(', ')",
+            missing.join(" + ")
+        ),
+    );
+    rules.cluster_ref("spec.connectTo.clusterRef");
+    for peers in ["spec.connectTo.bootstrapPeers", "spec.network.bootstrapPeers"] {
+        rules.bound(peers, json!({ "maxItems": 100 }));
+        rules.bound(&format!("{peers}[]"), json!({ "maxLength": 512 }));
+        rules.rule(
+            &format!("{peers}[]"),
+            "self.matches('^[0-9a-fA-F]{64}@[^@ ]+:[0-9]{1,5}$')",
+            "a bootstrap peer must be <node id, 64 hex digits>@<host>:<port>; `garage node id` prints it",
+        );
+    }
+    rules.bound("spec.connectTo.bootstrapPeers", json!({ "minItems": 1 }));
+    rules.bound("spec.connectTo.adminApiEndpoint", json!({ "maxLength": 512 }));
+    rules.rule(
+        "spec.connectTo.adminApiEndpoint",
+        "self.matches('^https?://[^/?#@ ]+/?$')",
+        "connectTo.adminApiEndpoint must be http://host:port or https://host:port, without a path",
+    );
+}
+
+fn immutable(rules: &mut Rules) {
+    let (new, old) = (gateway("self"), gateway("oldSelf"));
+    rules.rule("spec", format!("{new} == {old}"), "gateway is immutable: create another GarageCluster");
+    let target = |of: &str| {
+        format!(
+            "[{}, {}]",
+            or(of, "connectTo.clusterRef.name", "''"),
+            or(of, "connectTo.clusterRef.namespace", "''")
+        )
+    };
+    rules.rule(
+        "spec",
+        format!("!{new} || !{old} || {} == {}", target("self"), target("oldSelf")),
+        "the target of connectTo is immutable: create another GarageCluster for another storage cluster",
+    );
+    let factor = |of: &str, default: &str| or(of, "replication.factor", default);
+    // What a storage cluster does not say is 3; what a gateway cluster does not say is what storage says.
+    rules.rule(
+        "spec",
+        format!(
+            "{new} ? {set} == 0 || {was} == 0 || {set} == {was} : {now} == {before}",
+            set = factor("self", "0"),
+            was = factor("oldSelf", "0"),
+            now = factor("self", "3"),
+            before = factor("oldSelf", "3"),
+        ),
+        "replication.factor is immutable (3 when absent): Garage cannot change the factor of a cluster that has data",
+    );
+    rules.rule(
+        "spec",
+        format!(
+            "{new} || {} == {}",
+            or("self", "database.engine", "'lmdb'"),
+            or("oldSelf", "database.engine", "'lmdb'")
+        ),
+        "database.engine is immutable (lmdb when absent): Garage would start with an empty database",
+    );
+    rules.rule(
+        "spec",
+        "self.layoutPolicy == oldSelf.layoutPolicy || self.layoutPolicy == 'Manual'",
+        "layoutPolicy cannot change from Manual to Auto",
+    );
+}
+
+fn volumes(rules: &mut Rules) {
+    rules.rule("spec", "!has(oldSelf.storage) || has(self.storage)", "storage cannot be removed: the volumes hold the data");
+    rules.rule(
+        "spec.storage",
+        "!has(oldSelf.metadata) || has(self.metadata)",
+        "storage.metadata cannot be removed: the claims exist",
+    );
+    rules.rule(
+        "spec.storage",
+        format!(
+            "has(oldSelf.metadata) || !has(self.metadata) || ({}.compareTo(quantity('{DEFAULT_METADATA_SIZE}')) >= 0 && \
+             !has(self.metadata.storageClassName) && !has(self.metadata.accessModes) && !has(self.metadata.selector) && \
+             !has(self.metadata.volumeClaimTemplateSpec))",
+            quantity("self.metadata.size")
+        ),
+        "storage.metadata can be added later with a size of at least 10Gi only, without storageClassName, accessModes, \
+         selector and volumeClaimTemplateSpec: the claims exist, with 10Gi of the default class",
+    );
+    rules.rule("spec.storage", "!has(oldSelf.data) || has(self.data)", "storage.data cannot be removed: the claims exist");
+    rules.rule(
+        "spec.storage.data",
+        "!(has(self.size) && has(self.paths))",
+        "storage.data.size and storage.data.paths are mutually exclusive",
+    );
+    rules.rule(
+        "spec.storage.data",
+        "!(has(self.storageClassName) && has(self.paths))",
+        "storage.data.storageClassName is for storage.data.size; with storage.data.paths give it for each volume",
+    );
+    rules.rule(
+        "spec.storage.data",
+        "has(self.size) == has(oldSelf.size) && has(self.paths) == has(oldSelf.paths)",
+        "storage.data cannot change between size and paths: the claims exist",
+    );
+    rules.rule(
+        "spec.storage.data",
+        format!("{} == {}", or("self", "storageClassName", "''"), or("oldSelf", "storageClassName", "''")),
+        "storage.data.storageClassName is immutable: the claims exist",
+    );
+    for (path, name) in [
+        ("spec.storage.data.size", "storage.data.size"),
+        ("spec.storage.metadata.size", "storage.metadata.size"),
+        ("spec.storage.data.paths[].volume.size", "the size of a data volume"),
+    ] {
+        rules.rule(
+            path,
+            format!("{}.compareTo({}) >= 0", quantity("self"), quantity("oldSelf")),
+            &format!("{name} can only grow: Kubernetes cannot shrink volumes"),
+        );
+        rules.rule(path, format!("{}.sign() > 0", quantity("self")), &format!("{name} must be more than 0"));
+    }
+    for volume in ["spec.storage.metadata", "spec.storage.data.paths[].volume"] {
+        claims(rules, volume);
+    }
+    let paths = "spec.storage.data.paths";
+    rules.bound(
+        paths,
+        json!({ "minItems": 1, "maxItems": 32, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["path"] }),
+    );
+    rules.bound("spec.storage.data.paths[].path", json!({ "maxLength": 256 }));
+    rules.rule(
+        "spec.storage.data",
+        "!has(self.paths) || !has(oldSelf.paths) || (size(self.paths) == size(oldSelf.paths) && \
+         oldSelf.paths.all(old, self.paths.exists(new, new.path == old.path)))",
+        "storage.data.paths cannot be added or removed: the claims of a StatefulSet are immutable",
+    );
+    rules.rule(
+        "spec.storage.data.paths[].path",
+        "self.startsWith('/') && !self.contains(':') && !self.contains('/../') && !self.startsWith('/etc/garage') && \
+         !self.startsWith('/var/lib/garage/meta')",
+        "a data path must be absolute and outside /etc/garage and /var/lib/garage/meta",
+    );
+    rules.rule(
+        "spec.storage.data.paths[]",
+        "has(self.volume)",
+        "a data path needs a volume: what is written beside volumes is lost with the pod",
+    );
+    rules.rule("spec.storage.data.paths[]", "has(self.volume) == has(oldSelf.volume)", "the volume of a data path cannot be added or removed");
+    rules.bound("spec.storage.metadataSnapshotsDir", json!({ "maxLength": 256, "pattern": "^/" }));
+    rules.bound("spec.storage.metadataAutoSnapshotInterval", json!({ "maxLength": 64 }));
+}
+
+/// Immutable parts of a volume whose claim exists.
+fn claims(rules: &mut Rules, volume: &str) {
+    for (field, keywords) in [
+        ("storageClassName", json!({ "maxLength": 253 })),
+        ("accessModes", json!({ "maxItems": 4 })),
+        ("selector", json!({})),
+        ("volumeClaimTemplateSpec", json!({})),
+    ] {
+        rules.bound(&format!("{volume}.{field}"), keywords);
+        let label = volume.strip_prefix("spec.").unwrap_or(volume);
+        rules.rule(
+            volume,
+            format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"),
+            &format!("{label}.{field} is immutable: the claims exist"),
+        );
+    }
+    rules.bound(
+        &format!("{volume}.accessModes[]"),
+        json!({ "enum": ["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] }),
+    );
+}
+
+fn pods(rules: &mut Rules) {
+    rules.user_labels("spec.podLabels", &RESERVED_LABEL_PREFIXES);
+    rules.user_labels("spec.podAnnotations", &[PREFIX]);
+    rules.user_labels("spec.serviceAnnotations", &[PREFIX]);
+    rules.bound("spec.imagePullPolicy", json!({ "enum": ["Always", "IfNotPresent", "Never"] }));
+    rules.bound("spec.image", json!({ "minLength": 1, "maxLength": 512 }));
+    rules.bound(
+        "spec.env",
+        json!({ "maxItems": 100, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"] }),
+    );
+    rules.bound("spec.env[].name", json!({ "maxLength": 253 }));
+    let reserved = RESERVED_ENV.map(|name| format!("'{name}'")).join(", ");
+    rules.rule_saying(
+        "spec.env[]",
+        format!("!(self.name in [{reserved}])"),
+        "env may not set a variable of the operator",
+        "'env may not set ' + self.name + ': the operator sets what it stands for'",
+    );
+    let budget = "spec.podDisruptionBudget";
+    for field in ["minAvailable", "maxUnavailable"] {
+        rules.bound(&format!("{budget}.{field}"), json!({ "maxLength": 8, "pattern": "^[0-9]+%?$" }));
+    }
+    rules.rule(
+        budget,
+        "!(has(self.minAvailable) && has(self.maxUnavailable))",
+        "podDisruptionBudget.minAvailable and podDisruptionBudget.maxUnavailable are mutually exclusive",
+    );
+}
+
+fn serving(rules: &mut Rules) {
+    let ports = [
+        ("network.rpcBindPort", "3901"),
+        ("s3Api.bindPort", "3900"),
+        ("k2vApi.bindPort", "3904"),
+        ("webApi.bindPort", "3902"),
+        ("admin.bindPort", "3903"),
+    ]
+    .map(|(path, default)| or("self", path, default))
+    .join(", ");
+    rules.rule(
+        "spec",
+        format!("[{ports}].all(port, [{ports}].exists_one(other, other == port))"),
+        "the ports of RPC, S3, K2V, web and admin (3901, 3900, 3904, 3902, 3903 when absent) must all differ",
+    );
+    for api in ["s3Api", "k2vApi", "webApi", "admin"] {
+        let path = format!("spec.{api}");
+        rules.bound(&format!("{path}.bindAddress"), json!({ "maxLength": 256 }));
+        rules.rule(
+            &path,
+            r"!has(self.bindAddress) || self.bindAddress.matches('^(\\[[0-9a-fA-F:.]+\\]|[^:/\\[\\]]+)(:[0-9]{1,5})?$')",
+            &format!("{api}.bindAddress must be an address or address:port, with IPv6 addresses in brackets; Unix sockets cannot be reached from outside the pod"),
+        );
+        rules.rule(
+            &path,
+            "!has(self.bindAddress) || !self.bindAddress.matches(':[0-9]{1,5}$') || self.bindAddress.endsWith(':' + string(self.bindPort))",
+            &format!("the port of {api}.bindAddress must be {api}.bindPort: the Service sends traffic to the latter"),
+        );
+    }
+    for path in ["spec.s3Api.region", "spec.s3Api.rootDomain", "spec.webApi.rootDomain"] {
+        rules.bound(path, json!({ "minLength": 1, "maxLength": 253 }));
+    }
+    for path in ["spec.network.rpcPingTimeoutMs", "spec.network.rpcTimeoutMs"] {
+        rules.bound(path, json!({ "minimum": 1 }));
+    }
+    rules.bound("spec.network.rpcPublicAddr", json!({ "maxLength": 512 }));
+    rules.rule(
+        "spec.network.rpcPublicAddr",
+        "self.matches('^[^ ]+:[0-9]{1,5}$')",
+        "network.rpcPublicAddr must be host:port",
+    );
+    rules.bound("spec.network.rpcPublicAddrSubnet", json!({ "maxLength": 64 }));
+    rules.rule("spec.network.rpcPublicAddrSubnet", "isCIDR(self)", "network.rpcPublicAddrSubnet must be a network as 10.0.0.0/8");
+    let service = "spec.network.service";
+    rules.user_labels("spec.network.service.annotations", &[PREFIX]);
+    rules.bound("spec.network.service.externalTrafficPolicy", json!({ "enum": ["Cluster", "Local"] }));
+    rules.bound("spec.network.service.loadBalancerSourceRanges", json!({ "maxItems": 100 }));
+    rules.bound("spec.network.service.loadBalancerSourceRanges[]", json!({ "maxLength": 64 }));
+    rules.rule(
+        "spec.network.service.loadBalancerSourceRanges[]",
+        "isCIDR(self)",
+        "network.service.loadBalancerSourceRanges must be networks as 10.0.0.0/8",
+    );
+    rules.rule(
+        service,
+        "!has(self.externalTrafficPolicy) || self.type != 'ClusterIP'",
+        "network.service.externalTrafficPolicy is for Services of type NodePort and LoadBalancer",
+    );
+    rules.rule(
+        service,
+        "!(has(self.loadBalancerIP) || has(self.loadBalancerSourceRanges)) || self.type == 'LoadBalancer'",
+        "network.service.loadBalancerIP and loadBalancerSourceRanges are for Services of type LoadBalancer",
+    );
+    rules.bound("spec.blocks.compressionLevel", json!({ "maxLength": 4, "pattern": "^(none|-?[0-9]{1,3})$" }));
+    for size in ["spec.blocks.size", "spec.blocks.ramBufferMax", "spec.database.lmdbMapSize", "spec.database.fjallBlockCacheSize"] {
+        let name = size.strip_prefix("spec.").unwrap_or(size);
+        rules.rule(size, format!("{}.sign() > 0", quantity("self")), &format!("{name} must be more than 0"));
+    }
+    rules.rule(
+        "spec.database",
+        "(!has(self.lmdbMapSize) || self.engine == 'lmdb') && (!has(self.fjallBlockCacheSize) || self.engine == 'fjall')",
+        "database.lmdbMapSize is for engine lmdb, database.fjallBlockCacheSize for engine fjall",
+    );
+    rules.bound("spec.logging.level", json!({ "maxLength": 512 }));
+    rules.rule(
+        "spec.workers",
+        "!has(self.resyncWorkerCount) || self.resyncWorkerCount <= 8",
+        "workers.resyncWorkerCount cannot exceed 8: Garage has no more resync workers",
+    );
+}
+
+/// Fields of the contract that ask for something we do not do. Each says why and what to do.
+fn unsupported(rules: &mut Rules) {
+    rules.rule(
+        "spec.discovery",
+        "!(has(self.kubernetes) && has(self.kubernetes.enabled) && self.kubernetes.enabled) && \
+         !(has(self.consul) && has(self.consul.enabled) && self.consul.enabled)",
+        "discovery is not supported: the operator tells each node its peers; for peers elsewhere use \
+         network.bootstrapPeers",
+    );
+    rules.bound("spec.remoteClusters", json!({ "maxItems": 32 }));
+    rules.rule(
+        "spec.remoteClusters",
+        "size(self) == 0",
+        "remoteClusters is not supported: storage clusters are not federated; add nodes elsewhere as GarageNode objects \
+         with external, or connect a gateway cluster",
+    );
+    rules.rule(
+        "spec.publicEndpoint",
+        "self.type == 'Headless'",
+        "publicEndpoint of type LoadBalancer, NodePort or ExternalIP is not supported: make the RPC port of each pod \
+         reachable yourself and name it in network.rpcPublicAddr, where $(POD_NAME) is replaced",
+    );
+    rules.rule(
+        "spec.security",
+        "!has(self.tls) || !(has(self.tls.enabled) && self.tls.enabled)",
+        "security.tls is not supported: Garage serves S3, web and admin without TLS; put a Gateway or an Ingress with TLS \
+         before the Service",
+    );
+    rules.rule(
+        "spec.logging",
+        "!(has(self.syslog) && self.syslog) && !(has(self.journald) && self.journald)",
+        "logging.syslog and logging.journald are not supported: a container has neither; logs go to standard error",
+    );
+    rules.rule("spec.s3Api", "self.enabled", "s3Api.enabled cannot be false: Garage does not start without its S3 API");
+    rules.rule(
+        "spec.admin",
+        "self.enabled",
+        "admin.enabled cannot be false: the operator manages the layout through the Admin API",
+    );
+}
