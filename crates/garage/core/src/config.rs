@@ -3,6 +3,8 @@
 //! The RPC secret and the admin token are never part of it: they reach Garage by environment.
 
 mod check;
+mod collect;
+mod endpoint;
 mod spec;
 
 use std::collections::BTreeMap;

@@ -136,6 +136,12 @@ pub fn slot_entry(slot: u32) -> String {
     format!("slot-{slot}")
 }
 
+/// The entry beside it with the public half alone, as Garage's file `node_key.pub` has it. Garage's own command line
+/// (`kubectl exec ... -- /garage status`) finds its node by that file.
+pub fn slot_public_entry(slot: u32) -> String {
+    format!("slot-{slot}.pub")
+}
+
 /// What a Secret of node keys holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SlotKeys {
@@ -148,10 +154,16 @@ pub struct SlotKeys {
 
 impl SlotKeys {
     /// Reads the data of the Secret. Every entry is in `keys` or in `malformed`; of two slots with the same key the
-    /// lower one has it.
+    /// lower one has it. Public halves are copies that [`SlotKeys::data`] writes anew, so nothing is read from them.
     pub fn read(data: &BTreeMap<String, ByteString>) -> SlotKeys {
         let mut read = SlotKeys::default();
         for (entry, bytes) in data {
+            if entry
+                .strip_suffix(".pub")
+                .is_some_and(|name| slot_of(name).is_some())
+            {
+                continue;
+            }
             match SlotKeys::entry(entry, bytes) {
                 Ok((slot, key)) => {
                     read.keys.insert(slot, key);
@@ -175,20 +187,20 @@ impl SlotKeys {
     }
 
     fn entry(entry: &str, bytes: &ByteString) -> Result<(u32, NodeKey), IdentityError> {
-        let slot = entry
-            .strip_prefix("slot-")
-            .and_then(|number| number.parse().ok())
-            // `slot-01` and `slot-+1` would be a second name of slot 1.
-            .filter(|slot| slot_entry(*slot) == entry)
-            .ok_or(IdentityError::SlotName)?;
+        let slot = slot_of(entry).ok_or(IdentityError::SlotName)?;
         Ok((slot, NodeKey::from_bytes(&bytes.0)?))
     }
 
-    /// The entries of the Secret for these keys.
+    /// The entries of the Secret for these keys: two for each slot.
     pub fn data(&self) -> BTreeMap<String, ByteString> {
-        let entry =
-            |(slot, key): (&u32, &NodeKey)| (slot_entry(*slot), ByteString(key.expose().to_vec()));
-        self.keys.iter().map(entry).collect()
+        let entries = |(slot, key): (&u32, &NodeKey)| {
+            let public = key.id().0.to_vec();
+            [
+                (slot_entry(*slot), ByteString(key.expose().to_vec())),
+                (slot_public_entry(*slot), ByteString(public)),
+            ]
+        };
+        self.keys.iter().flat_map(entries).collect()
     }
 
     /// The ids by slot.
@@ -198,6 +210,12 @@ impl SlotKeys {
             .map(|(slot, key)| (*slot, key.id()))
             .collect()
     }
+}
+
+/// `slot-01` and `slot-+1` would be a second name of slot 1.
+fn slot_of(entry: &str) -> Option<u32> {
+    let slot = entry.strip_prefix("slot-")?.parse().ok()?;
+    (slot_entry(slot) == entry).then_some(slot)
 }
 
 /// A node and where it listens: `<id>@<host>:<port>`, as in `bootstrap_peers` and ConnectClusterNodes.
@@ -368,6 +386,8 @@ mod tests {
             ("slot-".to_owned(), key(7)),
             ("slot-4294967296".to_owned(), key(8)),
             ("note".to_owned(), key(9)),
+            ("slot-0.pub".to_owned(), ByteString(vec![1])),
+            ("slot-07.pub".to_owned(), ByteString(vec![1])),
         ]);
         let read = SlotKeys::read(&data);
         assert_eq!(read.keys.keys().copied().collect::<Vec<_>>(), [0, 2, 10]);
@@ -383,6 +403,7 @@ mod tests {
                 ("slot-", IdentityError::SlotName),
                 ("slot-+6", IdentityError::SlotName),
                 ("slot-05", IdentityError::SlotName),
+                ("slot-07.pub", IdentityError::SlotName),
                 ("slot-11", IdentityError::SlotTwice(2)),
                 ("slot-3", IdentityError::KeyLength(3)),
                 ("slot-4", IdentityError::KeyMismatch),
@@ -390,6 +411,7 @@ mod tests {
             ]
         );
         assert_eq!(SlotKeys::read(&read.data()).keys, read.keys);
+        assert_eq!(read.data()["slot-2.pub"].0, read.keys[&2].expose()[32..]);
         assert_eq!(read.ids()[&2], NodeKey::from_seed([2; 32]).id());
     }
 

@@ -4,12 +4,16 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::Compression;
 
+/// A TCP port.
+pub(super) fn port(port: i32) -> Result<u16, String> {
+    match u16::try_from(port) {
+        Ok(0) | Err(_) => Err(format!("port {port} is not a number from 1 to 65535")),
+        Ok(port) => Ok(port),
+    }
+}
+
 /// Where to listen: an address, `address:port`, or nothing (all addresses); `port` where the text has none.
-pub(super) fn listen(address: Option<&str>, port: i32) -> Result<SocketAddr, String> {
-    let port = u16::try_from(port)
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| format!("port {port} is not a number from 1 to 65535"))?;
+pub(super) fn listen(address: Option<&str>, port: u16) -> Result<SocketAddr, String> {
     let Some(text) = address else {
         return Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port));
     };
@@ -153,18 +157,22 @@ mod tests {
                 Ok(expected.to_owned())
             );
         }
-        for (text, port, words) in [
-            (Some("/run/garage.sock"), 3900, "Unix socket"),
-            (Some("unix:///run/garage.sock"), 3900, "Unix socket"),
-            (Some("localhost"), 3900, "not an address"),
-            (Some("0.0.0.0:0"), 3900, "not an address"),
-            (Some(""), 3900, "not an address"),
-            (None, 0, "port 0"),
-            (None, 65536, "port 65536"),
+        for (text, words) in [
+            ("/run/garage.sock", "Unix socket"),
+            ("unix:///run/garage.sock", "Unix socket"),
+            ("localhost", "not an address"),
+            ("0.0.0.0:0", "not an address"),
+            ("", "not an address"),
         ] {
-            let error = listen(text, port).expect_err("refused");
+            let error = listen(Some(text), 3900).expect_err("refused");
             assert!(error.contains(words), "{text:?}: {error}");
         }
+        assert_eq!((port(1), port(65_535)), (Ok(1), Ok(65_535)));
+        assert!(
+            [-1, 0, 65_536]
+                .into_iter()
+                .all(|number| port(number).is_err())
+        );
     }
 
     #[test]

@@ -3,20 +3,19 @@
 
 use std::net::SocketAddr;
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
 use super::check;
-use super::{Admin, Data, DataFolder, METADATA_DIR, PublicAddress, S3, Settings, Web};
+use super::collect::Problems;
+use super::endpoint::public_address;
+use super::{Admin, Data, DataFolder, METADATA_DIR, S3, Settings, Web};
 use crate::admin::GarageVersion;
 use crate::api::{
-    BlocksSpec, ConsistencyMode, DatabaseEngine, GarageCluster, NetworkSpec, PublicEndpoint,
-    PublicEndpointType, StorageSpec,
+    BlocksSpec, ConsistencyMode, DatabaseEngine, GarageCluster, GarageClusterSpec, S3ApiSpec,
+    StorageSpec,
 };
 use crate::cluster::{DEFAULT_FACTOR, Problem};
 use crate::config::DATA_DIR;
-use crate::identity::{Peer, split_address};
+use crate::identity::Peer;
 use crate::objects::volumes;
-use crate::quantity;
 
 /// What a cluster takes over because its own fields may not, or do not, say it. A gateway answers users for the
 /// storage cluster, so what users notice has to be the same on both.
@@ -65,7 +64,7 @@ impl Inherited {
         Inherited {
             factor,
             consistency_mode: ConsistencyMode::default(),
-            region: crate::api::S3ApiSpec::default().region,
+            region: S3ApiSpec::default().region,
             blocks: None,
             allow_punycode: false,
             image: default_image.to_owned(),
@@ -170,17 +169,14 @@ pub fn from_cluster(
         problems.add("spec.security.tls.enabled", message);
     }
 
-    let s3_api = spec
-        .s3_api
-        .clone()
-        .unwrap_or_else(|| crate::api::S3ApiSpec {
-            region: if spec.gateway {
-                inherited.region.clone()
-            } else {
-                crate::api::S3ApiSpec::default().region
-            },
-            ..crate::api::S3ApiSpec::default()
-        });
+    let s3_api = spec.s3_api.clone().unwrap_or_else(|| S3ApiSpec {
+        region: if spec.gateway {
+            inherited.region.clone()
+        } else {
+            S3ApiSpec::default().region
+        },
+        ..S3ApiSpec::default()
+    });
     if s3_api.region.trim().is_empty() {
         problems.add(
             "spec.s3Api.region",
@@ -189,7 +185,7 @@ pub fn from_cluster(
     }
     let s3 = S3 {
         bind: problems.listen(
-            "spec.s3Api",
+            "spec.s3Api.bind",
             s3_api.bind_address.as_deref(),
             s3_api.bind_port,
         ),
@@ -201,7 +197,7 @@ pub fn from_cluster(
     let admin_api = spec.admin.clone().unwrap_or_default();
     let admin = Admin {
         bind: problems.listen(
-            "spec.admin",
+            "spec.admin.bind",
             admin_api.bind_address.as_deref(),
             admin_api.bind_port,
         ),
@@ -234,7 +230,11 @@ pub fn from_cluster(
                 .clone()
                 .unwrap_or_else(|| format!(".{name}.{namespace}.svc"));
             Web {
-                bind: problems.listen("spec.webApi", web.bind_address.as_deref(), web.bind_port),
+                bind: problems.listen(
+                    "spec.webApi.bind",
+                    web.bind_address.as_deref(),
+                    web.bind_port,
+                ),
                 root_domain: problems
                     .keep("spec.webApi.rootDomain", check::root_domain(&domain))
                     .unwrap_or_default(),
@@ -245,9 +245,14 @@ pub fn from_cluster(
         .k2v_api
         .as_ref()
         .filter(|k2v| k2v.enabled != Some(false));
-    let k2v =
-        k2v.map(|k2v| problems.listen("spec.k2vApi", k2v.bind_address.as_deref(), k2v.bind_port));
-    let rpc_bind = problems.listen("spec.network.rpc", None, network.rpc_bind_port);
+    let k2v = k2v.map(|k2v| {
+        problems.listen(
+            "spec.k2vApi.bind",
+            k2v.bind_address.as_deref(),
+            k2v.bind_port,
+        )
+    });
+    let rpc_bind = problems.listen("spec.network.rpcBind", None, network.rpc_bind_port);
     distinct_ports(rpc_bind, &s3, web.as_ref(), k2v, &admin, &mut problems);
 
     let settings = Settings {
@@ -320,11 +325,7 @@ pub fn from_cluster(
     }
 }
 
-fn factor(
-    spec: &crate::api::GarageClusterSpec,
-    inherited: &Inherited,
-    problems: &mut Problems,
-) -> u32 {
+fn factor(spec: &GarageClusterSpec, inherited: &Inherited, problems: &mut Problems) -> u32 {
     let field = "spec.replication.factor";
     let own = spec
         .replication
@@ -438,98 +439,6 @@ fn distinct_ports(
     }
 }
 
-fn public_address(
-    cluster: &GarageCluster,
-    network: &NetworkSpec,
-    problems: &mut Problems,
-) -> Option<PublicAddress> {
-    let field = "spec.network.rpcPublicAddr";
-    if let Some(address) = &network.rpc_public_addr {
-        let per_pod = address.contains("$(POD_NAME)") || address.contains("$(POD_INDEX)");
-        if per_pod && cluster.spec.gateway {
-            problems.add(
-                field,
-                "gateway pods have no fixed names; write one address or leave the field out",
-            );
-            return None;
-        }
-        let sample = address
-            .replace("$(POD_NAME)", "pod-0")
-            .replace("$(POD_INDEX)", "0");
-        if let Err(why) = split_address(&sample) {
-            problems.add(field, format!("\"{address}\": {why}; write host:port"));
-            return None;
-        }
-        let address = address.clone();
-        return Some(if per_pod {
-            PublicAddress::PerPod(address)
-        } else {
-            PublicAddress::Same(address)
-        });
-    }
-    let PublicEndpoint {
-        type_,
-        node_port,
-        external_ip,
-        ..
-    } = cluster.spec.public_endpoint.as_ref()?;
-    if cluster.spec.gateway {
-        let message = "a gateway dials the storage nodes and is not dialled; only storage clusters have public endpoints";
-        problems.add("spec.publicEndpoint", message);
-        return None;
-    }
-    let replicas = u16::try_from(cluster.spec.replicas).unwrap_or(u16::MAX);
-    match type_ {
-        // Where the load balancer is, nobody knows yet; pods announce their own address, as without an endpoint.
-        PublicEndpointType::Headless | PublicEndpointType::LoadBalancer => None,
-        PublicEndpointType::NodePort => {
-            let node_port = node_port.clone().unwrap_or_default();
-            let base = node_port
-                .base_port
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|base| (30_000..=32_767).contains(base));
-            let Some(base) = base else {
-                let message = "is needed, from 30000 to 32767: the nodes announce this port and those after it";
-                problems.add("spec.publicEndpoint.nodePort.basePort", message);
-                return None;
-            };
-            if base.saturating_add(replicas) > 32_768 {
-                let message = format!(
-                    "{replicas} nodes need the ports from {base} on, and the last one is 32767"
-                );
-                problems.add("spec.publicEndpoint.nodePort.basePort", message);
-            }
-            if node_port.external_addresses.is_empty() {
-                let message = "is needed: the address of at least one Kubernetes node";
-                problems.add("spec.publicEndpoint.nodePort.externalAddresses", message);
-                return None;
-            }
-            Some(PublicAddress::NodePorts {
-                hosts: node_port.external_addresses,
-                base,
-            })
-        }
-        PublicEndpointType::ExternalIp => {
-            let endpoint = external_ip.clone().unwrap_or_default();
-            if endpoint.addresses.is_empty() && endpoint.address_template.is_none() {
-                problems.add(
-                    "spec.publicEndpoint.externalIP",
-                    "needs addresses or addressTemplate",
-                );
-                return None;
-            }
-            Some(PublicAddress::Named {
-                hosts: endpoint.addresses,
-                // `{ordinal}` is how earlier versions of this API wrote it.
-                template: endpoint
-                    .address_template
-                    .map(|template| template.replace("{ordinal}", "$(POD_INDEX)")),
-                port: u16::try_from(network.rpc_bind_port).unwrap_or_default(),
-            })
-        }
-    }
-}
-
 fn all_peers(cluster: &GarageCluster, known: &[Peer], problems: &mut Problems) -> Vec<Peer> {
     let spec = &cluster.spec;
     let named = [
@@ -558,74 +467,4 @@ fn all_peers(cluster: &GarageCluster, known: &[Peer], problems: &mut Problems) -
     let mut seen = std::collections::BTreeSet::new();
     peers.retain(|peer| seen.insert(peer.clone()));
     peers
-}
-
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, field: &str, message: impl Into<String>) {
-        self.0.push(Problem {
-            field: field.to_owned(),
-            message: message.into(),
-        });
-    }
-
-    fn keep<T>(&mut self, field: &str, checked: Result<T, String>) -> Option<T> {
-        checked.map_err(|message| self.add(field, message)).ok()
-    }
-
-    /// The address of a listener; a stand-in after a refusal, which makes the whole result a refusal.
-    fn listen(&mut self, field: &str, address: Option<&str>, port: i32) -> SocketAddr {
-        let stand_in = SocketAddr::from(([0, 0, 0, 0], 0));
-        let name = if address.is_some() {
-            format!("{field}.bindAddress")
-        } else if field == "spec.network.rpc" {
-            "spec.network.rpcBindPort".to_owned()
-        } else {
-            format!("{field}.bindPort")
-        };
-        self.keep(&name, check::listen(address, port))
-            .unwrap_or(stand_in)
-    }
-
-    fn size(&mut self, field: &str, quantity: Option<Quantity>) -> Option<u64> {
-        let bytes = self.keep(
-            field,
-            quantity::bytes(&quantity?).map_err(|error| error.to_string()),
-        )?;
-        if bytes == 0 || i64::try_from(bytes).is_err() {
-            self.add(field, "must be from 1 to 8Ei");
-        }
-        Some(bytes)
-    }
-
-    fn count(&mut self, field: &str, number: Option<i32>) -> Option<u32> {
-        let number = u32::try_from(number?).ok().filter(|number| *number > 0);
-        self.keep(field, number.ok_or_else(|| "must be 1 or more".to_owned()))
-    }
-
-    fn milliseconds(&mut self, field: &str, number: Option<i64>) -> Option<u64> {
-        let number = u64::try_from(number?).ok().filter(|number| *number > 0);
-        self.keep(
-            field,
-            number.ok_or_else(|| "must be 1 or more milliseconds".to_owned()),
-        )
-    }
-
-    fn since(
-        &mut self,
-        version: Option<GarageVersion>,
-        image: &str,
-        field: &str,
-        (major, minor): (u32, u32),
-    ) {
-        if version.is_some_and(|version| version < GarageVersion::new(major, minor, 0)) {
-            self.add(
-                field,
-                format!(
-                    "needs Garage {major}.{minor}, and the image is {image}, which would ignore it"
-                ),
-            );
-        }
-    }
 }

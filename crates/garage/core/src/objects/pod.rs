@@ -370,11 +370,13 @@ fn mounts(workload: &Workload) -> Vec<VolumeMount> {
         ..mount("config", names::CONFIG_DIR)
     }];
     mounts.extend(folders.into_iter().map(|(name, path)| mount(name, path)));
-    // After the metadata volume, inside which it lies.
-    mounts.push(VolumeMount {
-        read_only: Some(true),
-        sub_path_expr: Some(format!("slot-$({ENV_SLOT})")),
-        ..mount("node-keys", &format!("{METADATA_DIR}/node_key"))
-    });
+    // After the metadata volume, inside which they lie.
+    for (file, entry) in [("node_key", ""), ("node_key.pub", ".pub")] {
+        mounts.push(VolumeMount {
+            read_only: Some(true),
+            sub_path_expr: Some(format!("slot-$({ENV_SLOT}){entry}")),
+            ..mount("node-keys", &format!("{METADATA_DIR}/{file}"))
+        });
+    }
     mounts
 }
