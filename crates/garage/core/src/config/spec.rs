@@ -159,6 +159,19 @@ pub fn from_cluster(
             );
         }
     }
+    let discovery = spec.discovery.clone().unwrap_or_default();
+    if discovery
+        .kubernetes
+        .is_some_and(|kubernetes| kubernetes.enabled)
+        || discovery.consul.is_some_and(|consul| consul.enabled)
+    {
+        let message = "is not supported: the operator tells each node its peers; name those elsewhere in spec.network.bootstrapPeers";
+        problems.add("spec.discovery", message);
+    }
+    if !spec.remote_clusters.is_empty() {
+        let message = "is not supported: add nodes elsewhere as GarageNodes with external";
+        problems.add("spec.remoteClusters", message);
+    }
     if security
         .as_ref()
         .and_then(|security| security.tls.as_ref())

@@ -268,6 +268,21 @@ fn secrets_are_not_in_the_file() {
 fn what_garage_would_refuse_or_ignore() {
     for (spec, field, words) in [
         (
+            json!({"discovery": {"kubernetes": {"enabled": true}}}),
+            "spec.discovery",
+            "not supported",
+        ),
+        (
+            json!({"discovery": {"consul": {"enabled": true}}}),
+            "spec.discovery",
+            "not supported",
+        ),
+        (
+            json!({"remoteClusters": [{"name": "a", "zone": "z", "connection": {"adminApiEndpoint": "http://a"}}]}),
+            "spec.remoteClusters",
+            "not supported",
+        ),
+        (
             json!({"replication": {"factor": 8}}),
             "spec.replication.factor",
             "from 1 to 7",
