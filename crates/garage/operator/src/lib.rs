@@ -1,2 +1,13 @@
 //! Makes Garage clusters what they should be: observes, applies, speaks the Admin API. May not decide:
 //! what should be is `gatewright-garage`'s to say.
+
+pub mod admin;
+pub mod cluster;
+mod error;
+mod grants;
+mod operator;
+mod random;
+mod storage;
+
+pub use error::{Error, Result};
+pub use operator::{Operator, Options};

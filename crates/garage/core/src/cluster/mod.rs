@@ -6,8 +6,11 @@
 //! out, so a process that dies between two of them goes on where it stopped.
 
 mod desired;
+pub mod facts;
 mod gateway;
 mod observed;
+mod parse;
+mod status;
 mod storage;
 #[cfg(test)]
 mod world;
@@ -16,6 +19,8 @@ pub use desired::{ClusterKey, DEFAULT_FACTOR, DEFAULT_ZONE, Desired, External, M
 pub use observed::{
     Claim, Facts, Garage, Health, Node, Observed, Pod, Storage, TableFill, TargetSeen, Workload,
 };
+pub use parse::{APPROVED, former};
+pub use status::{Report, report};
 
 use crate::identity::{NodeId, Peer};
 use crate::layout::{Change, History, Move, Redundancy};

@@ -224,7 +224,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, desired: &Desired, step: &Step) {
+    pub(super) fn carry_out(&mut self, desired: &Desired, step: &Step) {
         let pod = |pods: &mut Vec<Pod>, name: &str| {
             pods.iter().position(|pod| pod.name == name).expect("a pod that was seen")
         };

@@ -1,0 +1,298 @@
+//! Drives one GarageCluster: observe → plan → apply → status, until there is nothing more to do now.
+//! May not decide: the plan is `gatewright_garage::cluster`'s.
+
+mod apply;
+mod observe;
+
+use crate::error::{Error, Result};
+use crate::operator::Operator;
+use crate::storage::Asked;
+use gatewright_controller::{Next, Notice, Severity, runner};
+use gatewright_garage::api::{self, GarageCluster};
+use gatewright_garage::cluster::{
+    ClusterKey, Desired, Observed, Plan, Problem, Refusal, Step, Verdict, WorkloadWanted, plan, report,
+};
+use gatewright_garage::config::Inherited;
+use gatewright_garage::secret::Redacted;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt as _};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The cheaper pods go first when a ReplicaSet shrinks.
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// Rounds before others get their turn.
+const ROUNDS: usize = 24;
+
+/// What `apply` needs of what `observe` has read.
+pub(super) struct Hands {
+    keys: Option<Secret>,
+    pods: BTreeMap<String, Pod>,
+    claims: BTreeMap<String, PersistentVolumeClaim>,
+    stateful_set: Option<StatefulSet>,
+    rpc_secret: Option<Redacted<String>>,
+    admin_token: Option<Redacted<String>>,
+    inherited: Inherited,
+    target: Option<gatewright_garage::cluster::Storage>,
+    garage: Option<Asked>,
+    /// The layout was read whole, not only remembered.
+    whole: bool,
+}
+
+impl Default for Hands {
+    fn default() -> Self {
+        Self {
+            keys: None,
+            pods: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            stateful_set: None,
+            rpc_secret: None,
+            admin_token: None,
+            inherited: Inherited::external(0, ""),
+            target: None,
+            garage: None,
+            whole: false,
+        }
+    }
+}
+
+impl Hands {
+    fn client(&self, action: &str) -> Result<&crate::admin::Client> {
+        let asked = self.garage.as_ref().map(|asked| &asked.client);
+        let action = || action.to_owned();
+        asked.ok_or_else(|| Error::Gone { action: action() })
+    }
+
+    fn pod(&self, name: &str) -> Result<&Pod> {
+        let action = || format!("change Pod {name}");
+        self.pods.get(name).ok_or_else(|| Error::Gone { action: action() })
+    }
+}
+
+/// Reconciles GarageClusters until `cancel`.
+pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
+    let client = operator.ctx.client().clone();
+    let namespaces = &operator.options.namespaces;
+    let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
+    let labelled = || watcher::Config::default().labels(&ours);
+    let controller = namespaces.controller::<GarageCluster>(&client, watcher::Config::default());
+    let clusters = controller.store();
+    let related = clusters.clone();
+    let controller = controller
+        .owns_stream(namespaces.related::<PartialObjectMeta<StatefulSet>>(&client, labelled()))
+        .owns_stream(namespaces.related::<PartialObjectMeta<Deployment>>(&client, labelled()))
+        .owns_stream(namespaces.related::<PartialObjectMeta<Secret>>(&client, labelled()))
+        .watches_stream(
+            namespaces.related::<PartialObjectMeta<Pod>>(&client, labelled()),
+            |pod| by_label(&pod),
+        )
+        // A storage cluster concerns its gateways, and they concern it.
+        .watches_stream(
+            namespaces.related::<PartialObjectMeta<GarageCluster>>(&client, watcher::Config::default()),
+            move |cluster| relatives(&related, &cluster),
+        );
+    let mut settings = runner::Settings::new("garagecluster");
+    settings.concurrency = 8;
+    let metrics = operator.ctx.metrics().clone();
+    let reconcile = move |cluster: Arc<GarageCluster>| {
+        let (operator, clusters) = (operator.clone(), clusters.clone());
+        async move { operator.reconcile_cluster(&cluster, &clusters).await }
+    };
+    runner::run(controller, settings, &metrics, cancel, Error::category, reconcile).await;
+}
+
+fn by_label<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<GarageCluster>> {
+    let name = object.labels().get(api::LABEL_INSTANCE)?;
+    Some(ObjectRef::new(name).within(object.namespace().as_deref()?))
+}
+
+/// The gateways of a storage cluster, and the storage cluster of gateways.
+fn relatives(
+    clusters: &Store<GarageCluster>,
+    changed: &PartialObjectMeta<GarageCluster>,
+) -> Vec<ObjectRef<GarageCluster>> {
+    let key = (changed.namespace().unwrap_or_default(), changed.name_any());
+    let mut found = Vec::new();
+    for cluster in clusters.state() {
+        let own = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+        let connect = cluster.spec.connect_to.as_ref();
+        let Some(target) = connect.and_then(|connect| connect.cluster_ref.as_ref()) else { continue };
+        let target = (target.namespace.clone().unwrap_or_else(|| own.0.clone()), target.name.clone());
+        if target == key {
+            found.push(ObjectRef::from_obj(&*cluster));
+        }
+        if own == key {
+            found.push(ObjectRef::new(&target.1).within(&target.0));
+        }
+    }
+    found
+}
+
+impl Operator {
+    async fn reconcile_cluster(
+        &self,
+        cluster: &GarageCluster,
+        clusters: &Store<GarageCluster>,
+    ) -> Result<Next> {
+        let name = format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any());
+        // What the runner hands over may be older than our own last write.
+        let uid = cluster.metadata.uid.clone();
+        let fresh: Option<GarageCluster> =
+            self.ctx.get_opt(cluster.namespace().as_deref(), &cluster.name_any()).await?;
+        let Some(mut cluster) = fresh.filter(|fresh| fresh.metadata.uid == uid) else {
+            self.rests(&name);
+            return Ok(Next::Settled);
+        };
+        let desired = match Desired::parse(&cluster) {
+            Ok(desired) => desired,
+            Err(problems) => return self.refuse(&cluster, problems).await,
+        };
+        let mut known = self.layout(Self::layout_owner(&desired)).await;
+        for _ in 0..ROUNDS {
+            let (seen, hands) = self.observe(&cluster, &desired, clusters, &mut known).await?;
+            let seen = with_target(seen, &hands);
+            let plan = plan(&desired, &seen);
+            // Decided on what was remembered: somebody may have staged something meanwhile.
+            if !hands.whole && known.settled.is_some() && plan.steps.iter().any(is_about_layout) {
+                known.settled = None;
+                continue;
+            }
+            let invalid = invalid(&cluster, &plan, &hands);
+            if !invalid.is_empty() {
+                drop(known);
+                return self.refuse(&cluster, invalid).await;
+            }
+            let done = self.apply(&cluster, &desired, &plan, &hands, &mut known).await;
+            if plan.steps.contains(&Step::RemoveFinalizer) && done.is_ok() {
+                self.rests(&name);
+                return Ok(Next::Settled);
+            }
+            let failure = done.as_ref().err().filter(|error| !error.is_race()).map(Error::chain);
+            let report = report(&cluster, &desired, &seen, &plan, failure.as_deref());
+            if let Some(written) = self.ctx.write_status(&cluster, &report.status).await? {
+                self.warn(&cluster, report.warning).await;
+                cluster = written;
+            }
+            match done {
+                Err(error) if error.is_race() => return Ok(Next::After(Duration::from_millis(100))),
+                Err(error) => return Err(error),
+                Ok(()) => {}
+            }
+            if !plan.steps.is_empty() {
+                continue;
+            }
+            return Ok(match &plan.verdict {
+                Verdict::Ready => {
+                    self.rests(&name);
+                    Next::After(self.options.poll)
+                }
+                Verdict::Waiting(wait) => Next::After(self.again(&name, wait.reason())),
+                Verdict::Refused(refusal) => Next::After(self.again(&name, refusal.reason())),
+            });
+        }
+        Ok(Next::After(Duration::from_millis(100)))
+    }
+
+    async fn apply(
+        &self,
+        cluster: &GarageCluster,
+        desired: &Desired,
+        plan: &Plan,
+        hands: &Hands,
+        known: &mut crate::operator::Known,
+    ) -> Result<()> {
+        if let Some(wanted) = &plan.workload
+            && let Ok(objects) = apply::objects(cluster, wanted, hands)
+            && !plan.steps.contains(&Step::OrphanWorkload)
+        {
+            self.ensure_all(&objects).await?;
+        }
+        for step in &plan.steps {
+            self.carry_out(cluster, desired, step, hands, known).await?;
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong with an object; nothing of it is touched.
+    async fn refuse(&self, cluster: &GarageCluster, problems: Vec<Problem>) -> Result<Next> {
+        let refusal = Refusal::Invalid(problems);
+        let condition = serde_json::json!({
+            "type": api::condition::READY,
+            "status": "False",
+            "reason": refusal.reason(),
+            "message": refusal.to_string(),
+        });
+        let status = serde_json::json!({
+            "observedGeneration": cluster.metadata.generation,
+            "phase": if cluster.metadata.deletion_timestamp.is_some() { "Deleting" } else { "Failed" },
+            "conditions": [condition],
+        });
+        if self.ctx.write_status(cluster, &status).await?.is_some() {
+            let warning = (refusal.reason().to_owned(), refusal.to_string());
+            self.warn(cluster, Some(warning)).await;
+        }
+        // A cluster that never began has nothing to clean up.
+        if cluster.metadata.deletion_timestamp.is_some() {
+            self.ctx.remove_finalizer(cluster, api::FINALIZER_CLUSTER).await?;
+        }
+        Ok(Next::Settled)
+    }
+
+    async fn warn(&self, cluster: &GarageCluster, warning: Option<(String, String)>) {
+        let Some((reason, note)) = warning else { return };
+        let notice = Notice {
+            severity: Severity::Warning,
+            reason,
+            action: "Reconcile".to_owned(),
+            note,
+        };
+        if let Err(error) = self.ctx.publish(cluster, &notice).await {
+            // The status says the same.
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "an Event was not published");
+        }
+    }
+}
+
+/// Whether the secrets of the storage cluster are there is known once they were read.
+fn with_target(mut seen: Observed, hands: &Hands) -> Observed {
+    if let Some(target) = &hands.target {
+        seen.target = gatewright_garage::cluster::TargetSeen::Found(target.clone());
+    }
+    seen
+}
+
+fn is_about_layout(step: &Step) -> bool {
+    matches!(step, Step::Stage(..) | Step::Revert | Step::Apply(_) | Step::SkipDead(_))
+}
+
+/// Fields that cannot be done, before anything is made of them.
+fn invalid(cluster: &GarageCluster, plan: &Plan, hands: &Hands) -> Vec<Problem> {
+    let dry = WorkloadWanted {
+        replicas: 0,
+        factor: hands.inherited.factor,
+        peers: Vec::new(),
+    };
+    let deleting = cluster.metadata.deletion_timestamp.is_some();
+    let wanted = match (&plan.workload, &plan.verdict) {
+        (Some(wanted), _) => wanted,
+        (None, Verdict::Waiting(_)) if !deleting && hands.inherited.factor > 0 => &dry,
+        (None, _) => return Vec::new(),
+    };
+    apply::objects(cluster, wanted, hands).err().unwrap_or_default()
+}
+
+/// The key of an object.
+#[allow(dead_code)]
+fn key(cluster: &GarageCluster) -> ClusterKey {
+    ClusterKey {
+        namespace: cluster.namespace().unwrap_or_default(),
+        name: cluster.name_any(),
+    }
+}

@@ -1,0 +1,476 @@
+//! Reads everything that is decided on about one GarageCluster. May not write, and has no opinion.
+
+use super::Hands;
+use crate::error::{Error, Result};
+use crate::grants;
+use crate::operator::{Layout, Operator};
+use crate::storage::{self, Asked, layout_of};
+use gatewright_garage::api::{self, GarageCluster};
+use gatewright_garage::cluster::{
+    Claim, ClusterKey, Desired, External, Facts, Garage, Mode, Observed, Pod, Storage, Target,
+    TargetSeen, Workload, facts, former,
+};
+use gatewright_garage::config::Inherited;
+use gatewright_garage::identity::{NodeId, Peer, SlotKeys};
+use gatewright_garage::objects::{SecretKeyRef, names, secrets};
+use gatewright_garage::quantity;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{self, Namespace, PersistentVolumeClaim, Secret};
+use kube::api::ListParams;
+use kube::runtime::reflector::Store;
+use kube::{Api, ResourceExt as _};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a gateway cluster is attached to.
+pub(super) struct Found {
+    seen: TargetSeen,
+    cluster: Option<GarageCluster>,
+}
+
+impl Operator {
+    /// Whose layout the cluster's roles are in.
+    pub(super) fn layout_owner(desired: &Desired) -> Layout {
+        match &desired.mode {
+            Mode::Storage => layout_of(&desired.key),
+            Mode::Gateway(Target::Cluster(key)) => layout_of(key),
+            Mode::Gateway(Target::External(External { admin, .. })) => {
+                Layout::External(admin.clone())
+            }
+        }
+    }
+
+    pub(super) async fn observe(
+        &self,
+        cluster: &GarageCluster,
+        desired: &Desired,
+        clusters: &Store<GarageCluster>,
+        known: &mut crate::operator::Known,
+    ) -> Result<(Observed, Hands)> {
+        let ClusterKey { namespace, name } = &desired.key;
+        let spec = &cluster.spec;
+        let mut seen = Observed {
+            finalizer: cluster.finalizers().iter().any(|one| one == api::FINALIZER_CLUSTER),
+            namespace_ends: desired.absent && self.namespace_ends(namespace).await?,
+            former: former(cluster),
+            ..Observed::default()
+        };
+        let mut hands = Hands::default();
+
+        let keys: Option<Secret> =
+            self.ctx.get_opt(Some(namespace), &names::node_keys(name)).await?;
+        if let Some(data) = keys.as_ref().and_then(|secret| secret.data.as_ref()) {
+            let read = SlotKeys::read(data);
+            seen.keys = read.ids();
+            let bad = read.malformed.iter().map(|(entry, why)| format!("{entry}: {why}"));
+            seen.bad_keys = bad.collect();
+        }
+        hands.keys = keys;
+
+        let tier = match desired.mode {
+            Mode::Storage => api::COMPONENT_STORAGE,
+            Mode::Gateway(_) => api::COMPONENT_GATEWAY,
+        };
+        let pods = self.pods(namespace, name, tier).await?;
+        let revision = self.workload(desired, &mut seen, &mut hands).await?;
+        seen.pods = pods.iter().map(|pod| self::pod(pod, desired, revision.as_ref())).collect();
+        if desired.mode == Mode::Storage {
+            self.claims(desired, &mut seen, &mut hands).await?;
+            let users = clusters.state();
+            let users = users.iter().filter(|other| uses(other, &desired.key));
+            seen.attached = users.map(|user| key_of(user)).collect();
+            seen.attached.sort();
+        }
+
+        let found = self.target(desired, clusters).await?;
+        self.secrets(cluster, desired, &found, &mut seen, &mut hands).await?;
+        let asked = match &desired.mode {
+            Mode::Storage => {
+                let port = spec.admin.clone().unwrap_or_default().bind_port;
+                match &hands.admin_token {
+                    Some(token) => self.ask_pods(&pods, port, token).await,
+                    None => Err("it has no admin token yet".to_owned()),
+                }
+            }
+            Mode::Gateway(Target::Cluster(_)) => match &found.cluster {
+                Some(storage) => self.ask_cluster(storage).await?,
+                None => Err("there is no storage cluster to ask".to_owned()),
+            },
+            Mode::Gateway(Target::External(external)) => {
+                self.ask_external(cluster, namespace, external).await?
+            }
+        };
+        hands.inherited = match &found.cluster {
+            Some(storage) => Inherited::of(storage, &self.options.image),
+            None => Inherited::of(cluster, &self.options.image),
+        };
+        seen.target = found.seen;
+        hands.pods = pods.into_iter().map(|pod| (pod.name_any(), pod)).collect();
+        match asked {
+            Err(why) => seen.garage = Garage::Unreachable(why),
+            Ok(asked) => match self.garage(desired, &seen, &asked, known).await {
+                Ok((facts, whole)) => {
+                    hands.whole = whole;
+                    hands.garage = Some(asked);
+                    seen.garage = Garage::Reached(Box::new(facts));
+                }
+                Err(error) => seen.garage = Garage::Unreachable(error.chain()),
+            },
+        }
+        Ok((seen, hands))
+    }
+
+    async fn namespace_ends(&self, name: &str) -> Result<bool> {
+        let namespace: Option<Namespace> = self.ctx.get_opt(None, name).await?;
+        Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+    }
+
+    /// The StatefulSet or Deployment; returns what pods of its newest template are recognised by.
+    async fn workload(
+        &self,
+        desired: &Desired,
+        seen: &mut Observed,
+        hands: &mut Hands,
+    ) -> Result<Option<Revision>> {
+        let ClusterKey { namespace, name } = &desired.key;
+        match desired.mode {
+            Mode::Storage => {
+                let set: Option<StatefulSet> = self.ctx.get_opt(Some(namespace), name).await?;
+                let Some(set) = set else { return Ok(None) };
+                let (spec, status) = (set.spec.as_ref(), set.status.as_ref());
+                let generation = status.and_then(|status| status.observed_generation);
+                let templates = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
+                let sizes: BTreeMap<String, u64> = templates
+                    .into_iter()
+                    .flatten()
+                    .map(|claim| (claim.name_any(), requested(claim.spec.as_ref())))
+                    .collect();
+                seen.workload = Some(Workload {
+                    replicas: count(spec.and_then(|spec| spec.replicas)),
+                    observed: generation >= set.metadata.generation,
+                    claims_match: sizes == desired.claims,
+                });
+                let revision = status.and_then(|status| status.update_revision.clone());
+                hands.stateful_set = Some(set);
+                Ok(revision.map(Revision::Set))
+            }
+            Mode::Gateway(_) => {
+                let set: Option<Deployment> = self.ctx.get_opt(Some(namespace), name).await?;
+                let Some(set) = set else { return Ok(None) };
+                let generation = set.status.as_ref().and_then(|status| status.observed_generation);
+                seen.workload = Some(Workload {
+                    replicas: count(set.spec.as_ref().and_then(|spec| spec.replicas)),
+                    observed: generation >= set.metadata.generation,
+                    claims_match: true,
+                });
+                self.newest(namespace, &set).await
+            }
+        }
+    }
+
+    /// The hash label of the Deployment's newest ReplicaSet.
+    async fn newest(&self, namespace: &str, set: &Deployment) -> Result<Option<Revision>> {
+        let revision = "deployment.kubernetes.io/revision";
+        let newest = set.annotations().get(revision);
+        let labels = set.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone());
+        let labels: Vec<String> = labels
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let sets: Api<ReplicaSet> = Api::namespaced(self.ctx.client().clone(), namespace);
+        let list = sets.list(&ListParams::default().labels(&labels.join(","))).await;
+        let action = format!("list the ReplicaSets of Deployment {namespace}/{}", set.name_any());
+        let list = list.map_err(|source| Error::read(action, source))?;
+        let found = list.items.iter().find(|one| {
+            newest.is_some() && one.annotations().get(revision) == newest
+        });
+        let hash = found.and_then(|set| set.labels().get("pod-template-hash").cloned());
+        Ok(hash.map(Revision::Template))
+    }
+
+    async fn claims(
+        &self,
+        desired: &Desired,
+        seen: &mut Observed,
+        hands: &mut Hands,
+    ) -> Result<()> {
+        let ClusterKey { namespace, name } = &desired.key;
+        let selector = format!("{}={},{}={name}", api::LABEL_NAME, api::APP, api::LABEL_INSTANCE);
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.ctx.client().clone(), namespace);
+        let list = claims.list(&ListParams::default().labels(&selector)).await;
+        let action = format!("list the claims of GarageCluster {namespace}/{name}");
+        for claim in list.map_err(|source| Error::read(action, source))? {
+            let full = claim.name_any();
+            // `<template>-<set>-<ordinal>`
+            let Some((rest, slot)) = full.rsplit_once('-') else { continue };
+            let Some(template) = rest.strip_suffix(&format!("-{name}")) else { continue };
+            let Ok(slot) = slot.parse() else { continue };
+            seen.claims.push(Claim {
+                name: full.clone(),
+                template: template.to_owned(),
+                slot,
+                bytes: requested(claim.spec.as_ref()),
+            });
+            hands.claims.insert(full, claim);
+        }
+        Ok(())
+    }
+
+    async fn target(&self, desired: &Desired, clusters: &Store<GarageCluster>) -> Result<Found> {
+        let nothing = |seen| Found {
+            seen,
+            cluster: None,
+        };
+        let Mode::Gateway(Target::Cluster(key)) = &desired.mode else {
+            return Ok(nothing(TargetSeen::None));
+        };
+        let all = clusters.state();
+        let known = all.iter().find(|cluster| key_of(cluster) == *key);
+        let storage: Option<GarageCluster> = match known {
+            Some(known) => Some((**known).clone()),
+            // In another namespace than those that are watched, or newer than the watch.
+            None => self.ctx.get_opt(Some(&key.namespace), &key.name).await?,
+        };
+        let Some(storage) = storage else {
+            return Ok(nothing(TargetSeen::Missing));
+        };
+        if storage.spec.gateway {
+            return Ok(nothing(TargetSeen::NotStorage));
+        }
+        let elsewhere = key.namespace != desired.key.namespace;
+        if elsewhere && !grants::granted(&self.ctx, "GarageCluster", &desired.key.namespace, key).await? {
+            return Ok(nothing(TargetSeen::NotGranted));
+        }
+        let keys: Option<Secret> = self
+            .ctx
+            .get_opt(Some(&key.namespace), &names::node_keys(&key.name))
+            .await?;
+        let keys = keys.and_then(|secret| secret.data).unwrap_or_default();
+        let port = storage.spec.network.clone().unwrap_or_default().rpc_bind_port;
+        let port = u16::try_from(port).unwrap_or_default();
+        let peer = |(slot, id): (u32, NodeId)| Peer {
+            id,
+            host: names::storage_host(&key.name, &key.namespace, slot),
+            port,
+        };
+        let seen = Storage {
+            factor: Inherited::of(&storage, &self.options.image).factor,
+            peers: SlotKeys::read(&keys).ids().into_iter().map(peer).collect(),
+            // Filled in where the secrets are read.
+            secrets: false,
+            elsewhere,
+            deleting: storage.metadata.deletion_timestamp.is_some(),
+        };
+        Ok(Found {
+            seen: TargetSeen::Found(seen),
+            cluster: Some(storage),
+        })
+    }
+
+    /// RPC secret and admin token: those of the cluster, and for gateways the storage cluster's.
+    async fn secrets(
+        &self,
+        cluster: &GarageCluster,
+        desired: &Desired,
+        found: &Found,
+        seen: &mut Observed,
+        hands: &mut Hands,
+    ) -> Result<()> {
+        let ClusterKey { namespace, name } = &desired.key;
+        let admin = SecretKeyRef::admin_token(name, &cluster.spec);
+        let rpc = SecretKeyRef::rpc_secret(name, &cluster.spec);
+        let token = self.secret(namespace, &admin).await?;
+        let secret = self.secret(namespace, &rpc).await?;
+        let good_token = token.as_ref().is_some_and(|text| secrets::is_admin_token(text.expose()));
+        let good_secret = secret.as_ref().is_some_and(|text| secrets::is_rpc_secret(text.expose()));
+        seen.admin_token = good_token;
+        let bad = |entry: &SecretKeyRef, present: bool, must: &str| match present {
+            false => format!("Secret {namespace}/{} has no entry {}: {must}", entry.name, entry.key),
+            true => format!("Secret {namespace}/{}, entry {}: {must}", entry.name, entry.key),
+        };
+        if !good_token && (desired.own_admin_token || token.is_some()) {
+            let must = "it must be a token of printable characters without a dot";
+            seen.bad_secret = Some(bad(&admin, token.is_some(), must));
+        }
+        let by_reference = matches!(desired.mode, Mode::Gateway(Target::Cluster(_)));
+        if by_reference {
+            let source = match &found.cluster {
+                Some(storage) => {
+                    let key = key_of(storage);
+                    let entry = SecretKeyRef::rpc_secret(&key.name, &storage.spec);
+                    self.secret(&key.namespace, &entry).await?
+                }
+                None => None,
+            };
+            let source = source.filter(|text| secrets::is_rpc_secret(text.expose()));
+            seen.rpc_secret = source.is_some() && source == secret;
+            if let TargetSeen::Found(storage) = &found.seen {
+                let storage = Storage {
+                    secrets: source.is_some(),
+                    ..storage.clone()
+                };
+                hands.target = Some(storage);
+            }
+            hands.rpc_secret = source;
+        } else {
+            seen.rpc_secret = good_secret;
+            let named = desired.own_rpc_secret || desired.mode != Mode::Storage;
+            if !good_secret && (named || secret.is_some()) {
+                let must = "it must be 32 bytes as 64 hexadecimal digits (openssl rand -hex 32)";
+                seen.bad_secret = Some(bad(&rpc, secret.is_some(), must));
+            }
+            hands.rpc_secret = secret;
+        }
+        hands.admin_token = token;
+        Ok(())
+    }
+
+    async fn ask_external(
+        &self,
+        cluster: &GarageCluster,
+        namespace: &str,
+        external: &External,
+    ) -> Result<Result<Asked, String>> {
+        let connect = cluster.spec.connect_to.as_ref();
+        let entry = connect.and_then(|connect| connect.admin_token_secret_ref.as_ref());
+        let Some(entry) = SecretKeyRef::given(entry) else {
+            return Ok(Err("spec.connectTo.adminTokenSecretRef is missing".to_owned()));
+        };
+        let Some(token) = self.secret(namespace, &entry).await? else {
+            let why = format!("Secret {namespace}/{} has no entry {}", entry.name, entry.key);
+            return Ok(Err(why));
+        };
+        let base = external.admin.trim_end_matches('/');
+        Ok(self.ask(base, &token).await.map_err(|error| Error::from(error).chain()))
+    }
+
+    /// What the Admin API says; `true` when the layout was read whole.
+    async fn garage(
+        &self,
+        desired: &Desired,
+        seen: &Observed,
+        asked: &Asked,
+        known: &mut crate::operator::Known,
+    ) -> Result<(Facts, bool)> {
+        let (mut facts, whole) = self.facts(asked, known).await?;
+        match &desired.mode {
+            Mode::Storage => {
+                let health = asked.client.get_cluster_health().await?;
+                facts.health = Some(facts::health(&health));
+            }
+            Mode::Gateway(target) => {
+                if let Target::External(_) = target {
+                    facts.factor = self.factor(asked, known).await?;
+                }
+                self.tables(seen, asked, &mut facts).await?;
+            }
+        }
+        Ok((facts, whole))
+    }
+
+    /// The factor of a storage cluster elsewhere: no call gives it but a preview, which changes nothing.
+    async fn factor(&self, asked: &Asked, known: &mut crate::operator::Known) -> Result<Option<u32>> {
+        if known.factor.is_none() {
+            let preview = asked.client.preview_cluster_layout_changes().await;
+            let statistics = match preview {
+                Ok(preview) => preview.statistics,
+                // It says nothing while something is staged that cannot be applied.
+                Err(crate::admin::Error::Layout { .. }) => None,
+                Err(error) => return Err(error.into()),
+            };
+            known.factor = statistics.map(|statistics| statistics.replication_factor);
+        }
+        Ok(known.factor)
+    }
+
+    /// How full the tables are, of nodes that wait to serve and of the one that answers.
+    async fn tables(&self, seen: &Observed, asked: &Asked, facts: &mut Facts) -> Result<()> {
+        let waiting = seen.pods.iter().filter(|pod| pod.running && !pod.synced && !pod.terminating);
+        let waiting: BTreeSet<NodeId> = waiting
+            .filter_map(|pod| seen.keys.get(&pod.slot?).copied())
+            .filter(|id| facts.layout.roles.contains_key(id))
+            .filter(|id| facts.nodes.get(id).is_some_and(|node| node.up))
+            .collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        for id in waiting.into_iter().chain(asked.node) {
+            let node = crate::admin::Node::Id(id);
+            match asked.client.get_node_statistics(node).await {
+                Ok(statistics) => {
+                    if let Some(fill) = facts::tables(&statistics) {
+                        facts.tables.insert(id, fill);
+                    }
+                }
+                // It went away meanwhile; the next round sees that.
+                Err(error) if error.is_transient() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What pods of the newest template are recognised by.
+enum Revision {
+    /// `controller-revision-hash`
+    Set(String),
+    /// `pod-template-hash`
+    Template(String),
+}
+
+fn pod(pod: &v1::Pod, desired: &Desired, revision: Option<&Revision>) -> Pod {
+    let slot = match desired.mode {
+        Mode::Storage => storage::ordinal(pod),
+        Mode::Gateway(_) => pod.annotations().get(api::ANNOTATION_SLOT).and_then(|slot| slot.parse().ok()),
+    };
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let outdated = match revision {
+        None => false,
+        Some(Revision::Set(hash)) => pod.labels().get("controller-revision-hash") != Some(hash),
+        Some(Revision::Template(hash)) => pod.labels().get("pod-template-hash") != Some(hash),
+    };
+    Pod {
+        name: pod.name_any(),
+        slot,
+        gated: gates.is_some_and(|gates| gates.iter().any(|gate| gate.name == api::GATE_SLOT)),
+        ip: storage::address(pod),
+        running: storage::is_running(pod),
+        ready: storage::is_ready(pod),
+        synced: storage::condition(pod, api::GATE_SYNCED),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        finished: matches!(phase, Some("Succeeded" | "Failed")),
+        outdated,
+        leaving: pod.annotations().contains_key(super::DELETION_COST),
+    }
+}
+
+fn key_of(cluster: &GarageCluster) -> ClusterKey {
+    ClusterKey {
+        namespace: cluster.namespace().unwrap_or_default(),
+        name: cluster.name_any(),
+    }
+}
+
+/// Whether `cluster` is a gateway cluster of the storage cluster `key`, and is to stay.
+fn uses(cluster: &GarageCluster, key: &ClusterKey) -> bool {
+    let own = cluster.namespace().unwrap_or_default();
+    let reference = cluster.spec.connect_to.as_ref().and_then(|connect| connect.cluster_ref.as_ref());
+    cluster.metadata.deletion_timestamp.is_none()
+        && cluster.spec.gateway
+        && reference.is_some_and(|reference| {
+            reference.name == key.name && reference.namespace.as_ref().unwrap_or(&own) == &key.namespace
+        })
+}
+
+fn count(replicas: Option<i32>) -> u32 {
+    replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or(1)
+}
+
+fn requested(spec: Option<&v1::PersistentVolumeClaimSpec>) -> u64 {
+    let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    let storage = requests.and_then(|requests| requests.get("storage"));
+    storage.and_then(|size| quantity::bytes(size).ok()).unwrap_or(0)
+}

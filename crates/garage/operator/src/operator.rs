@@ -1,0 +1,137 @@
+//! What all controllers of the wing share: the door to the apiserver, clients of Admin APIs, and what
+//! is remembered between rounds. May not decide.
+
+use crate::admin;
+use gatewright_controller::{Ctx, Namespaces};
+use gatewright_garage::layout::Redundancy;
+use gatewright_garage::objects::secrets;
+use gatewright_garage::secret::Redacted;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How the operator runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it acts.
+    pub namespaces: Namespaces,
+    /// Image of clusters that name none.
+    pub image: String,
+    /// How soon a cluster that is as asked is looked at again. Each look asks the storage cluster's
+    /// Admin API twice.
+    pub poll: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            namespaces: Namespaces::default(),
+            image: "dxflrs/garage:v2.5.0".to_owned(),
+            poll: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Shared by all reconciliations.
+pub struct Operator {
+    pub(crate) ctx: Ctx,
+    pub(crate) options: Options,
+    layouts: Mutex<BTreeMap<Layout, Arc<tokio::sync::Mutex<Known>>>>,
+    clients: Mutex<BTreeMap<String, admin::Client>>,
+    patience: Mutex<BTreeMap<String, Patience>>,
+}
+
+/// Whose layout: changes of one are made one after the other, whoever wants them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Layout {
+    /// Of a GarageCluster.
+    Cluster { namespace: String, name: String },
+    /// Of a storage cluster elsewhere, by the address of its Admin API.
+    External(String),
+}
+
+/// What is remembered of a layout, so that a cluster at rest is asked little.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// A version that was seen settled, with nothing staged, and its redundancy.
+    pub(crate) settled: Option<(u64, Option<Redundancy>)>,
+    /// The replication factor, which cannot change.
+    pub(crate) factor: Option<u32>,
+}
+
+/// How long an object has waited for the same thing.
+#[derive(Debug, Clone, PartialEq)]
+struct Patience {
+    what: String,
+    delay: Duration,
+}
+
+impl Operator {
+    /// `ctx` writes for the controller `garage`.
+    #[must_use]
+    pub fn new(ctx: Ctx, options: Options) -> Self {
+        Self {
+            ctx,
+            options,
+            layouts: Mutex::default(),
+            clients: Mutex::default(),
+            patience: Mutex::default(),
+        }
+    }
+
+    /// What is known of a layout, and the right to change it.
+    pub(crate) async fn layout(&self, layout: Layout) -> tokio::sync::OwnedMutexGuard<Known> {
+        let known = lock(&self.layouts).entry(layout).or_default().clone();
+        known.lock_owned().await
+    }
+
+    /// A client of the Admin API at `base`; kept, so that connections are.
+    pub(crate) fn admin(
+        &self,
+        base: &str,
+        token: &Redacted<String>,
+    ) -> Result<admin::Client, admin::Error> {
+        let hash = secrets::hash(&[Some(token.expose().as_bytes())]);
+        let key = format!("{base} {hash}");
+        let mut clients = lock(&self.clients);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let settings = admin::Settings {
+            idle_connections: 1,
+            ..admin::Settings::default()
+        };
+        let client = admin::Client::new(base, token.clone(), settings)?;
+        // Pods come and go, each with an address of its own.
+        if clients.len() > 1024 {
+            clients.clear();
+        }
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+
+    /// When to look again at an object that waits: soon at first, less often the longer it waits for
+    /// the same thing.
+    pub(crate) fn again(&self, object: &str, what: &str) -> Duration {
+        let first = Duration::from_millis(300);
+        let longest = Duration::from_secs(30);
+        let mut patience = lock(&self.patience);
+        let next = match patience.get(object) {
+            Some(known) if known.what == what => (known.delay * 5 / 4).min(longest),
+            Some(_) | None => first,
+        };
+        let what = what.to_owned();
+        patience.insert(object.to_owned(), Patience { what, delay: next });
+        next
+    }
+
+    /// The object waits for nothing any more.
+    pub(crate) fn rests(&self, object: &str) {
+        lock(&self.patience).remove(object);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that could panic runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
