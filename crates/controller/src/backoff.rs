@@ -15,6 +15,7 @@ pub struct Backoff<K> {
 #[derive(Debug, Clone, Copy)]
 struct Failing {
     times: u32,
+    last: Instant,
     due: Instant,
 }
 
@@ -38,7 +39,12 @@ impl<K: Ord + Clone> Backoff<K> {
             .min(self.longest);
         let due = now + delay;
         let times = times.saturating_add(1);
-        self.failing.insert(key.clone(), Failing { times, due });
+        let failing = Failing {
+            times,
+            last: now,
+            due,
+        };
+        self.failing.insert(key.clone(), failing);
         due
     }
 
@@ -53,6 +59,24 @@ impl<K: Ord + Clone> Backoff<K> {
         self.failing
             .get(key)
             .is_none_or(|failing| failing.due <= now)
+    }
+
+    /// When an object failed last, if it has since its last success.
+    #[must_use]
+    pub fn last_failure(&self, key: &K) -> Option<Instant> {
+        self.failing.get(key).map(|failing| failing.last)
+    }
+
+    /// How many objects are failing.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.failing.len()
+    }
+
+    /// Whether no object is failing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.failing.is_empty()
     }
 
     /// When the next failing object is due.

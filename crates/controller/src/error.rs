@@ -73,6 +73,35 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A CRD in the cluster has stored versions that ours lacks.
+    #[error(
+        "will not replace the CRD {crd}: objects may still be stored as {versions}, which this release does not have any more; rewrite each object once (kubectl get -o json | kubectl replace -f -) with the release that wrote them, remove {versions} from the CRD's status.storedVersions, and start again"
+    )]
+    StoredVersions {
+        /// Its name, plural and group.
+        crd: String,
+        /// The versions, with commas.
+        versions: String,
+    },
+    /// A CRD was applied, but the apiserver does not serve it.
+    #[error("the CRD {crd} is not established after {seconds} s: {why}")]
+    NotEstablished {
+        /// Its name, plural and group.
+        crd: String,
+        /// How long we waited.
+        seconds: u64,
+        /// What its conditions say.
+        why: String,
+    },
+    /// Keys or certificates cannot be made or used.
+    #[error("cannot {action}")]
+    Certificate {
+        /// Verb and object.
+        action: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// This process does not hold the lease, or lost it before the write was answered.
     #[error("did not {action}: another replica holds the lease, or ours ran out")]
     NotHolder {
@@ -111,6 +140,9 @@ impl Error {
             | Self::Client { .. }
             | Self::Unnamed { .. }
             | Self::Encode { .. }
+            | Self::StoredVersions { .. }
+            | Self::NotEstablished { .. }
+            | Self::Certificate { .. }
             | Self::NotHolder { .. } => None,
         }
     }
@@ -155,6 +187,8 @@ impl Error {
             Self::Kubeconfig { .. } | Self::NoCluster(_) | Self::Client { .. } => "configuration",
             Self::Forbidden { .. } => "forbidden",
             Self::Unnamed { .. } | Self::Encode { .. } => "encoding",
+            Self::StoredVersions { .. } | Self::NotEstablished { .. } => "crd",
+            Self::Certificate { .. } => "certificate",
             Self::NotHolder { .. } => "not_holder",
             Self::Api { .. } => match self.status() {
                 None => "unreachable",

@@ -59,6 +59,15 @@ impl Leadership {
         self.held_until().is_some_and(|expiry| now < expiry)
     }
 
+    /// A view of claims that a test sends itself.
+    #[cfg(test)]
+    pub(crate) fn fixed(identity: &str, claims: watch::Receiver<Claim>) -> Self {
+        Self {
+            identity: identity.into(),
+            claims,
+        }
+    }
+
     /// Every change of the claim.
     #[must_use]
     pub fn claims(&self) -> watch::Receiver<Claim> {

@@ -2,7 +2,8 @@
 //!
 //! A controller holds one [`Ctx`]. All its writes pass through it, so that three rules hold at one
 //! place: the field manager is `gatewright/<controller>`, only the holder of the [`Lease`](lease)
-//! writes, and a write that would change nothing is not sent.
+//! writes, and a write that would change nothing is not sent. [`runner::run`] calls its reconciler
+//! while [`leading`]; [`webhook`], [`crds`] and [`health`] are what an operator has beside that.
 
 mod apply;
 mod backoff;
@@ -10,12 +11,19 @@ mod client;
 mod clock;
 pub mod conditions;
 mod covers;
+pub mod crds;
 mod error;
 mod events;
+pub mod health;
 mod kind;
+mod leading;
 pub mod lease;
 mod metrics;
+mod namespaces;
+pub mod runner;
+mod serve;
 mod status;
+pub mod webhook;
 mod write;
 
 pub use apply::{APPLIED, Ctx, Ensured};
@@ -24,7 +32,11 @@ pub use client::{Access, connect};
 pub use covers::covers;
 pub use error::{Error, Result};
 pub use events::{Notice, Severity};
+pub use health::Health;
 pub use kind::{Kind, Reach};
+pub use leading::leading;
 pub use metrics::Metrics;
+pub use namespaces::Namespaces;
+pub use runner::Next;
 pub use status::status_differs;
 pub use write::{Created, Deleted};

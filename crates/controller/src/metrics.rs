@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Content type of [`Metrics::encode`].
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// The metrics of one process, and the registry that others add theirs to. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -24,6 +27,7 @@ pub struct Metrics {
     durations: Family<Controller, Histogram, fn() -> Histogram>,
     queue: Family<Queued, Gauge>,
     writes: Family<Written, Counter>,
+    admissions: Family<Admitted, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +58,12 @@ struct Written {
     controller: String,
     kind: String,
     verb: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Admitted {
+    webhook: String,
+    result: &'static str,
 }
 
 /// How a reconciliation ended.
@@ -97,6 +107,7 @@ impl Metrics {
             durations: Family::new_with_constructor(histogram),
             queue: Family::default(),
             writes: Family::default(),
+            admissions: Family::default(),
         };
         metrics.register(|registry| {
             let version = ("version", env!("CARGO_PKG_VERSION"));
@@ -125,6 +136,11 @@ impl Metrics {
                 "api_writes",
                 "Requests to the apiserver that write",
                 metrics.writes.clone(),
+            );
+            registry.register(
+                "admissions",
+                "Admission reviews: allowed, denied, malformed, failed",
+                metrics.admissions.clone(),
             );
         });
         metrics
@@ -194,6 +210,13 @@ impl Metrics {
             verb,
         };
         self.writes.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn admitted(&self, webhook: &str, result: &'static str) {
+        let webhook = webhook.to_owned();
+        self.admissions
+            .get_or_create(&Admitted { webhook, result })
+            .inc();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Server-side apply, status and events.
 
+use crate::object;
 use gatewright_controller::{Ctx, Error, Notice, Severity};
 use gatewright_testkit::Cluster;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -7,12 +8,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-
-fn object<K: DeserializeOwned>(value: Value) -> K {
-    serde_json::from_value(value).expect("is an object")
-}
 
 async fn create_ingress(client: &Client, namespace: &str) -> Ingress {
     let ingress = object(json!({

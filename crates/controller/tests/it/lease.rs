@@ -1,12 +1,14 @@
 //! Leader election among replicas. Each replica has a runtime of its own, so that one can be
 //! paused (nobody drives its runtime) or killed (its runtime is dropped) without touching others.
 
+use crate::PATIENCE;
 use gatewright_controller::lease::{self, Leadership, Settings};
 use gatewright_controller::{Ctx, Error};
 use gatewright_testkit::{Cluster, await_condition};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
+use kube::api::PropagationPolicy;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
@@ -14,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 const DURATION: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn runtime() -> Runtime {
     Builder::new_current_thread()
@@ -112,6 +113,45 @@ fn a_dead_holder_is_replaced_after_its_lease_ran_out() {
     let spec = lease.spec.expect("has a spec");
     assert_eq!(spec.holder_identity.as_deref(), Some("b"));
     assert_eq!(spec.lease_transitions, Some(1));
+}
+
+#[test]
+fn who_does_not_hold_the_lease_does_nothing_at_all() {
+    let Some((cluster, namespace)) = cluster("bystander") else {
+        return;
+    };
+    let a = Replica::start(cluster, &namespace, "a");
+    a.becomes_holder(None);
+    let map = a.write(&namespace).expect("is written");
+    let b = Replica::start(cluster, &namespace, "b");
+    let ctx = b.ctx.clone();
+    b.runtime.block_on(async {
+        let refused = |error: Error| {
+            assert!(matches!(error, Error::NotHolder { .. }), "{error:?}");
+            assert_eq!(error.category(), "not_holder");
+        };
+        refused(ctx.ensure(&map, None).await.expect_err("is refused"));
+        refused(ctx.create(&map).await.expect_err("is refused"));
+        let patch = serde_json::json!({ "data": { "a": "1" } });
+        refused(ctx.patch_merge(&map, &patch).await.expect_err("is refused"));
+        refused(
+            ctx.add_finalizer(&map, "a.dev/b")
+                .await
+                .expect_err("is refused"),
+        );
+        let deleted = ctx.delete(&map, PropagationPolicy::Background).await;
+        refused(deleted.expect_err("is refused"));
+        let mut done = false;
+        let effect = ctx.guarded("create bucket b", async { done = true });
+        refused(effect.await.expect_err("is refused"));
+        assert!(!done);
+        assert_eq!(ctx.writes(), 0);
+        // To see nothing to do takes no lease.
+        assert!(matches!(
+            ctx.remove_finalizer(&map, "a.dev/b").await,
+            Ok(None)
+        ));
+    });
 }
 
 #[test]

@@ -1,0 +1,277 @@
+//! Installs the CRDs that this release brings. May not touch any other, and never goes back to an
+//! older state of one.
+
+use crate::apply::{Ctx, Ensured};
+use crate::error::{Error, Result};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::runtime::conditions::{is_crd_established, is_deleted};
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client, ResourceExt};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The annotation that tells which state of a CRD is the newer one: an integer that grows with
+/// every release that changes a schema.
+pub const REVISION: &str = "gatewright.dev/crd-revision";
+
+/// How long the apiserver gets to serve a CRD, or to remove one that is being deleted.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a CRD is tried anew when others write it at the same time.
+const ATTEMPTS: u32 = 5;
+
+/// What became of one CRD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// Plural and group: `garagebuckets.garage.rajsingh.info`.
+    pub name: String,
+    /// What was done.
+    pub outcome: Outcome,
+}
+
+/// What was done about a CRD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was as it should be.
+    Unchanged,
+    /// It was not there.
+    Created,
+    /// It was of an older revision, or had been changed.
+    Updated,
+    /// A newer release has installed it. It stays, for that release's objects would lose fields.
+    NewerKept {
+        /// Its revision.
+        revision: u64,
+    },
+}
+
+/// Installs CRDs by server-side apply as `gatewright/crds`, and waits until the apiserver serves
+/// each of them. May run in several replicas at once, of different releases, too: the newest
+/// `revision` wins.
+///
+/// # Errors
+/// [`Error::StoredVersions`] for a CRD that may hold objects in a version that ours lacks,
+/// [`Error::NotEstablished`] after half a minute, else what the apiserver says.
+pub async fn install(
+    client: &Client,
+    crds: &[CustomResourceDefinition],
+    revision: u64,
+) -> Result<Vec<Installed>> {
+    let ctx = Ctx::new(client.clone(), "crds", None);
+    let mut installed = Vec::new();
+    for crd in crds {
+        let outcome = Box::pin(install_one(&ctx, crd, revision)).await?;
+        let name = crd.name_any();
+        match outcome {
+            Outcome::NewerKept { revision: theirs } => {
+                tracing::warn!(
+                    crd = name,
+                    ours = revision,
+                    theirs,
+                    "a newer release has installed this CRD; it stays"
+                );
+            }
+            Outcome::Created | Outcome::Updated => {
+                tracing::info!(crd = name, revision, "CRD installed");
+            }
+            Outcome::Unchanged => {}
+        }
+        installed.push(Installed { name, outcome });
+    }
+    Ok(installed)
+}
+
+async fn install_one(ctx: &Ctx, crd: &CustomResourceDefinition, revision: u64) -> Result<Outcome> {
+    let name = crd.name_any();
+    let mut attempt = 1;
+    loop {
+        let present: Option<CustomResourceDefinition> = ctx.get_opt(None, &name).await?;
+        let outcome = match judge(present.as_ref(), crd, revision) {
+            Verdict::Terminating => {
+                gone(ctx, &name, present.and_then(|crd| crd.uid())).await?;
+                continue;
+            }
+            Verdict::Drops(versions) => {
+                let crd = name;
+                return Err(Error::StoredVersions { crd, versions });
+            }
+            Verdict::Newer(revision) => Outcome::NewerKept { revision },
+            Verdict::Apply => {
+                let desired = desired(crd, revision, present.as_ref());
+                match ctx.ensure(&desired, present.as_ref()).await {
+                    Ok(Ensured::Unchanged) => Outcome::Unchanged,
+                    Ok(Ensured::Created) => Outcome::Created,
+                    Ok(Ensured::Changed) => Outcome::Updated,
+                    Err(error) if error.is_conflict() && attempt < ATTEMPTS => {
+                        attempt += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let served = established(ctx, &name).await?;
+        // An older release may have created it at the same moment, without seeing ours.
+        if revision_of(&served) >= Some(revision) || attempt == ATTEMPTS {
+            return Ok(outcome);
+        }
+        attempt += 1;
+    }
+}
+
+/// What to do about a CRD.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Apply,
+    /// It carries this newer revision.
+    Newer(u64),
+    /// These stored versions would be dropped.
+    Drops(String),
+    Terminating,
+}
+
+fn judge(
+    present: Option<&CustomResourceDefinition>,
+    desired: &CustomResourceDefinition,
+    revision: u64,
+) -> Verdict {
+    let Some(present) = present else {
+        return Verdict::Apply;
+    };
+    if present.metadata.deletion_timestamp.is_some() {
+        return Verdict::Terminating;
+    }
+    if let Some(theirs) = revision_of(present).filter(|theirs| *theirs > revision) {
+        return Verdict::Newer(theirs);
+    }
+    let ours: BTreeSet<_> = desired
+        .spec
+        .versions
+        .iter()
+        .map(|version| &version.name)
+        .collect();
+    let stored = present
+        .status
+        .iter()
+        .flat_map(|status| status.stored_versions.iter().flatten());
+    let dropped: Vec<_> = stored
+        .filter(|stored| !ours.contains(stored))
+        .cloned()
+        .collect();
+    if dropped.is_empty() {
+        return Verdict::Apply;
+    }
+    Verdict::Drops(dropped.join(", "))
+}
+
+fn revision_of(crd: &CustomResourceDefinition) -> Option<u64> {
+    crd.annotations().get(REVISION)?.parse().ok()
+}
+
+/// What is applied. On top of exactly the version that was seen, for it was judged.
+fn desired(
+    crd: &CustomResourceDefinition,
+    revision: u64,
+    present: Option<&CustomResourceDefinition>,
+) -> CustomResourceDefinition {
+    let mut crd = crd.clone();
+    crd.status = None;
+    crd.annotations_mut()
+        .insert(REVISION.to_owned(), revision.to_string());
+    crd.metadata.resource_version = present.and_then(ResourceExt::resource_version);
+    crd
+}
+
+async fn gone(ctx: &Ctx, name: &str, uid: Option<String>) -> Result<()> {
+    let api = Api::<CustomResourceDefinition>::all(ctx.client().clone());
+    let uid = uid.unwrap_or_default();
+    let deleted = await_condition(api, name, is_deleted(&uid));
+    match timeout(PATIENCE, Box::pin(deleted)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Error::NotEstablished {
+            crd: name.to_owned(),
+            seconds: PATIENCE.as_secs(),
+            why: "it is being deleted; wait until its objects are gone, or remove their finalizers"
+                .to_owned(),
+        }),
+    }
+}
+
+async fn established(ctx: &Ctx, name: &str) -> Result<CustomResourceDefinition> {
+    let api = Api::<CustomResourceDefinition>::all(ctx.client().clone());
+    let served = await_condition(api, name, is_crd_established());
+    if let Ok(Ok(Some(crd))) = timeout(PATIENCE, Box::pin(served)).await {
+        return Ok(crd);
+    }
+    let now: Option<CustomResourceDefinition> = ctx.get_opt(None, name).await?;
+    let conditions = now
+        .and_then(|crd| crd.status?.conditions)
+        .unwrap_or_default();
+    let mut why: Vec<_> = conditions
+        .iter()
+        .filter(|condition| condition.status == "False" || condition.type_ == "NonStructuralSchema")
+        .map(|condition| {
+            let message = condition.message.as_deref().unwrap_or("no message");
+            format!("{}: {message}", condition.type_)
+        })
+        .collect();
+    if why.is_empty() {
+        why.push("it has no condition that says why; look at the apiserver's log".to_owned());
+    }
+    Err(Error::NotEstablished {
+        crd: name.to_owned(),
+        seconds: PATIENCE.as_secs(),
+        why: why.join("; "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn crd(versions: &[&str], rest: Value) -> CustomResourceDefinition {
+        let versions: Vec<_> = versions
+            .iter()
+            .map(|name| json!({ "name": name, "served": true, "storage": true }))
+            .collect();
+        let mut crd = json!({
+            "metadata": { "name": "things.example.dev" },
+            "spec": {
+                "group": "example.dev",
+                "names": { "kind": "Thing", "plural": "things" },
+                "scope": "Namespaced",
+                "versions": versions,
+            },
+        });
+        for (name, value) in rest.as_object().expect("is a map") {
+            crd[name] = value.clone();
+        }
+        serde_json::from_value(crd).expect("is a CRD")
+    }
+
+    #[test]
+    fn a_crd_is_never_made_older_and_never_loses_a_stored_version() {
+        let ours = crd(&["v1"], json!({}));
+        let with =
+            |revision: &str| json!({ "metadata": { "annotations": { REVISION: revision } } });
+        let stored = |versions: Value| json!({ "status": { "storedVersions": versions } });
+        let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
+        for (present, verdict) in [
+            (None, Verdict::Apply),
+            (Some(crd(&["v1"], json!({}))), Verdict::Apply),
+            (Some(crd(&["v1"], with("6"))), Verdict::Apply),
+            (Some(crd(&["v1"], with("7"))), Verdict::Apply),
+            (Some(crd(&["v1"], with("8"))), Verdict::Newer(8)),
+            (Some(crd(&["v1"], with("eight"))), Verdict::Apply),
+            (Some(crd(&["v1"], stored(json!(["v1"])))), Verdict::Apply),
+            (
+                Some(crd(&["v1"], stored(json!(["v1alpha1", "v1", "v1beta1"])))),
+                Verdict::Drops("v1alpha1, v1beta1".to_owned()),
+            ),
+            (Some(crd(&["v1"], deleting)), Verdict::Terminating),
+        ] {
+            assert_eq!(judge(present.as_ref(), &ours, 7), verdict, "{present:?}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Which namespaces a controller looks at, and the watches for it. May not know any kind.
+
+use futures_util::{Stream, StreamExt as _, stream};
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::reflector::{Store, reflector, store};
+use kube::runtime::watcher::Event;
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+/// Where a controller acts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Namespaces {
+    /// In the whole cluster: one watch per kind, and rights by ClusterRole.
+    #[default]
+    All,
+    /// Only in these: one watch per kind and namespace, and rights by Roles.
+    Only(BTreeSet<String>),
+}
+
+impl Namespaces {
+    /// Those of a list; an empty one means all.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let names: BTreeSet<_> = names.into_iter().collect();
+        if names.is_empty() {
+            Self::All
+        } else {
+            Self::Only(names)
+        }
+    }
+
+    /// Whether objects of this namespace are looked at.
+    #[must_use]
+    pub fn contains(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(namespace),
+        }
+    }
+
+    /// One [`Api`] for each watch that is needed.
+    pub fn apis<K>(&self, client: &Client) -> Vec<Api<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self {
+            Self::All => vec![Api::all(client.clone())],
+            Self::Only(names) => names
+                .iter()
+                .map(|name| Api::namespaced(client.clone(), name))
+                .collect(),
+        }
+    }
+
+    /// A controller of the objects of kind `K`. It begins when all namespaces have been listed.
+    ///
+    /// Add what else wakes it with `owns_stream` and `watches_stream` and [`Namespaces::related`];
+    /// run it with [`crate::runner::run`].
+    pub fn controller<K>(&self, client: &Client, config: watcher::Config) -> Controller<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let names = match self {
+            Self::All => return Controller::new(Api::all(client.clone()), config),
+            Self::Only(names) => names,
+        };
+        let (reader, writer) = store::<K>();
+        let mut merge = Merge::new(names, reader.clone());
+        let watches = self
+            .apis::<K>(client)
+            .into_iter()
+            .enumerate()
+            .map(|(place, api)| {
+                let events = watcher(api, config.clone()).default_backoff();
+                events.map(move |event| (place, event)).boxed()
+            });
+        let events = stream::select_all(watches).flat_map(move |(place, event)| {
+            let events = match event {
+                Ok(event) => merge.step(place, event).into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            stream::iter(events)
+        });
+        Controller::for_stream(reflector(writer, events).applied_objects(), reader)
+    }
+
+    /// The objects of another kind as they change or go, for `owns_stream` and `watches_stream`.
+    /// With `PartialObjectMeta<K>` only their metadata is read.
+    pub fn related<K>(
+        &self,
+        client: &Client,
+        config: watcher::Config,
+    ) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let apis = self.apis::<K>(client);
+        let watches = apis.into_iter().map(|api| {
+            let events = watcher(api, config.clone()).default_backoff();
+            events.touched_objects().boxed()
+        });
+        stream::select_all(watches)
+    }
+}
+
+/// Makes the events of several watches look like those of one. A store takes a finished list for
+/// everything there is, so the lists of all namespaces are first collected, and a list that comes
+/// later is told as the changes it means.
+struct Merge<K: Resource<DynamicType = ()> + Clone + 'static> {
+    places: Vec<Place<K>>,
+    /// All namespaces have been listed.
+    begun: bool,
+    /// Where the events end up.
+    known: Store<K>,
+}
+
+/// One namespace.
+struct Place<K> {
+    namespace: String,
+    /// By name, until all namespaces have been listed.
+    objects: BTreeMap<String, K>,
+    done: bool,
+    /// The names in the list that is being read after that.
+    listed: BTreeSet<String>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Merge<K> {
+    fn new(namespaces: &BTreeSet<String>, known: Store<K>) -> Self {
+        let places = namespaces.iter().map(|namespace| Place {
+            namespace: namespace.clone(),
+            objects: BTreeMap::new(),
+            done: false,
+            listed: BTreeSet::new(),
+        });
+        Self {
+            places: places.collect(),
+            begun: false,
+            known,
+        }
+    }
+
+    /// Takes an event of one watch; gives the events of the whole.
+    fn step(&mut self, place: usize, event: Event<K>) -> Vec<Event<K>> {
+        if self.begun {
+            return later(&mut self.places[place], &self.known, event);
+        }
+        let here = &mut self.places[place];
+        match event {
+            Event::Init => here.objects.clear(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                here.objects.insert(object.name_any(), object);
+            }
+            Event::Delete(object) => {
+                here.objects.remove(&object.name_any());
+            }
+            Event::InitDone => here.done = true,
+        }
+        if !self.places.iter().all(|here| here.done) {
+            return Vec::new();
+        }
+        self.begun = true;
+        let objects = self
+            .places
+            .iter_mut()
+            .map(|here| std::mem::take(&mut here.objects));
+        let objects: Vec<K> = objects.flat_map(BTreeMap::into_values).collect();
+        std::iter::once(Event::Init)
+            .chain(objects.into_iter().map(Event::InitApply))
+            .chain([Event::InitDone])
+            .collect()
+    }
+}
+
+fn later<K>(here: &mut Place<K>, known: &Store<K>, event: Event<K>) -> Vec<Event<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    match event {
+        Event::Apply(object) => vec![Event::Apply(object)],
+        Event::Delete(object) => vec![Event::Delete(object)],
+        Event::Init => {
+            here.listed.clear();
+            Vec::new()
+        }
+        Event::InitApply(object) => {
+            here.listed.insert(object.name_any());
+            vec![Event::Apply(object)]
+        }
+        Event::InitDone => {
+            let listed = std::mem::take(&mut here.listed);
+            let gone = known.state_filter(|known| {
+                known.namespace().as_deref() == Some(here.namespace.as_str())
+                    && !listed.contains(&known.name_any())
+            });
+            gone.iter()
+                .map(|gone| Event::Delete(K::clone(gone)))
+                .collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::reflector::store::Writer;
+
+    fn map(namespace: &str, name: &str) -> ConfigMap {
+        let mut map = ConfigMap::default();
+        map.metadata.namespace = Some(namespace.to_owned());
+        map.metadata.name = Some(name.to_owned());
+        map
+    }
+
+    /// Both namespaces' watches, and the store they fill.
+    struct Rig {
+        merge: Merge<ConfigMap>,
+        writer: Writer<ConfigMap>,
+        reader: Store<ConfigMap>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (reader, writer) = store();
+            let names = ["a", "b"].map(str::to_owned).into();
+            let merge = Merge::new(&names, reader.clone());
+            Self {
+                merge,
+                writer,
+                reader,
+            }
+        }
+
+        fn step(&mut self, place: usize, event: Event<ConfigMap>) {
+            for event in self.merge.step(place, event) {
+                self.writer.apply_watcher_event(&event);
+            }
+        }
+
+        fn list(&mut self, place: usize, namespace: &str, names: &[&str]) {
+            self.step(place, Event::Init);
+            for name in names {
+                self.step(place, Event::InitApply(map(namespace, name)));
+            }
+            self.step(place, Event::InitDone);
+        }
+
+        fn known(&self) -> Vec<String> {
+            let known = self.reader.state();
+            let mut known: Vec<_> = known
+                .iter()
+                .map(|one| format!("{}/{}", one.namespace().expect("has one"), one.name_any()))
+                .collect();
+            known.sort();
+            known
+        }
+
+        fn is_ready(&self) -> bool {
+            self.reader.wait_until_ready().now_or_never().is_some()
+        }
+    }
+
+    use futures_util::FutureExt as _;
+
+    #[test]
+    fn the_store_is_ready_when_all_namespaces_are_listed() {
+        let mut rig = Rig::new();
+        rig.list(0, "a", &["1", "2"]);
+        assert!(!rig.is_ready());
+        // Changes before the others are listed, and a list that was begun anew.
+        rig.step(0, Event::Apply(map("a", "3")));
+        rig.step(0, Event::Delete(map("a", "1")));
+        rig.step(1, Event::Init);
+        rig.step(1, Event::InitApply(map("b", "lost")));
+        rig.list(1, "b", &["1"]);
+        assert!(rig.is_ready());
+        assert_eq!(rig.known(), ["a/2", "a/3", "b/1"]);
+    }
+
+    #[test]
+    fn a_new_list_of_one_namespace_leaves_the_other_alone() {
+        let mut rig = Rig::new();
+        rig.list(0, "a", &["1", "2"]);
+        rig.list(1, "b", &["1", "2"]);
+        rig.step(1, Event::Delete(map("b", "2")));
+        rig.list(0, "a", &["2", "3"]);
+        assert_eq!(rig.known(), ["a/2", "a/3", "b/1"]);
+        rig.step(1, Event::Apply(map("b", "4")));
+        assert_eq!(rig.known(), ["a/2", "a/3", "b/1", "b/4"]);
+    }
+
+    #[test]
+    fn no_names_mean_all() {
+        assert_eq!(Namespaces::new([]), Namespaces::All);
+        let some = Namespaces::new(["a".to_owned()]);
+        assert!(some.contains("a") && !some.contains("b"));
+        assert!(Namespaces::All.contains("b"));
+    }
+}
