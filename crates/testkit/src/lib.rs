@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod cluster;
+pub mod garage;
 pub mod http;
 pub mod keeper;
 pub mod parts;
@@ -13,5 +14,6 @@ pub mod scratch;
 pub mod wait;
 
 pub use cluster::Cluster;
+pub use garage::Garage;
 pub use parts::part;
 pub use wait::await_condition;
