@@ -3,11 +3,12 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-/// The present wall-clock time.
+/// The present wall-clock time, for values that are written into objects and certificates.
+#[must_use]
 #[expect(
     clippy::disallowed_methods,
     reason = "the clock of this crate; its values are only written into objects"
 )]
-pub(crate) fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     Timestamp::now()
 }

@@ -29,6 +29,7 @@ mod write;
 pub use apply::{APPLIED, Ctx, Ensured};
 pub use backoff::Backoff;
 pub use client::{Access, connect};
+pub use clock::now;
 pub use covers::covers;
 pub use error::{Error, Result};
 pub use events::{Notice, Severity};

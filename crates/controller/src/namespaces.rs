@@ -57,7 +57,7 @@ impl Namespaces {
     /// A controller of the objects of kind `K`. It begins when all namespaces have been listed.
     ///
     /// Add what else wakes it with `owns_stream` and `watches_stream` and [`Namespaces::related`];
-    /// run it with [`crate::runner::run`].
+    /// run it with [`crate::runner::run`]. Its `store()` has all objects that are looked at.
     pub fn controller<K>(&self, client: &Client, config: watcher::Config) -> Controller<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -68,11 +68,15 @@ impl Namespaces {
             + Sync
             + 'static,
     {
+        let (reader, writer) = store::<K>();
         let names = match self {
-            Self::All => return Controller::new(Api::all(client.clone()), config),
+            Self::All => {
+                let events = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+                let events = reflector(writer, events).applied_objects();
+                return Controller::for_stream(events, reader);
+            }
             Self::Only(names) => names,
         };
-        let (reader, writer) = store::<K>();
         let mut merge = Merge::new(names, reader.clone());
         let watches = self
             .apis::<K>(client)

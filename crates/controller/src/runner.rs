@@ -105,6 +105,7 @@ pub async fn run<K, R, F, E>(
     let config = Config::default().concurrency(running.settings.concurrency.max(1));
     let events = controller
         .with_config(config)
+        .trigger_backoff(Steady)
         .graceful_shutdown_on(cancel.cancelled_owned())
         .run(one, never, running.clone());
     let mut events = std::pin::pin!(events);
@@ -132,6 +133,23 @@ pub async fn run<K, R, F, E>(
     }
     running.in_flight.set(0);
     running.failing.set(0);
+}
+
+/// The pause of all watches of a controller after an error of one. kube's own grows to half a
+/// minute, and one kind that may not be watched would hold up the rest; the streams of
+/// [`crate::Namespaces`] wait longer by themselves.
+struct Steady;
+
+impl Iterator for Steady {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+}
+
+impl kube::runtime::utils::Backoff for Steady {
+    fn reset(&mut self) {}
 }
 
 /// Namespace and name.

@@ -15,9 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Connections at a time; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 512;
-/// How long a client may take for a handshake, for a request's head, and for its last response
-/// after the server is told to stop.
+/// How long a client may take for a handshake, and for its last response after the server is told
+/// to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may wait for the head of its next request. Longer than the 90 s after
+/// which an apiserver closes an idle connection, or we would close it while a review is under way.
+const IDLE: Duration = Duration::from_secs(120);
 
 /// Serves `router` until `cancel`; connections under way then end after their response.
 pub(crate) async fn serve(
@@ -66,7 +69,7 @@ where
 {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(IDLE)
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -86,8 +89,10 @@ async fn accept(
         Ok((socket, _)) => Some((socket, permit)),
         Err(error) => {
             // Out of file descriptors, most likely: trying at once would only burn the CPU.
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "a listener cannot accept connections");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a listener cannot accept connections"
+            );
             sleep(Duration::from_millis(100)).await;
             None
         }

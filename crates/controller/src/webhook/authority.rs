@@ -229,7 +229,7 @@ mod tests {
         assert_ne!(second.leaf.certificate, first.leaf.certificate);
     }
 
-    /// Fifty years, hour by hour: an apiserver or replica that follows a day late never sees a
+    /// Fifty years, six hours at a time: an apiserver or replica that follows a day late never sees a
     /// certificate that it does not trust.
     #[test]
     fn over_decades_each_leaf_is_trusted_by_those_who_are_a_day_behind() {

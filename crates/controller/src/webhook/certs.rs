@@ -144,7 +144,11 @@ impl Certificates {
             match write(ctx, settings, present.as_ref(), &new, &action).await {
                 Ok(true) => return self.serve(&new, &action),
                 Ok(false) if attempt < ATTEMPTS => attempt += 1,
-                Ok(false) => return self.serve(&new, &action),
+                // What is not stored is trusted by nobody, so it must not be served.
+                Ok(false) => {
+                    let why = format!("other replicas were faster {ATTEMPTS} times in a row");
+                    return Err(certificate(&action, why));
+                }
                 Err(error) => {
                     // An old certificate is better than none while the apiserver refuses.
                     if let Some(old) = &old {
