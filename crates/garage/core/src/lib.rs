@@ -8,6 +8,7 @@ pub mod admin;
 pub mod cluster;
 pub mod layout;
 
+pub mod admission;
 pub mod api;
 pub mod config;
 pub mod objects;

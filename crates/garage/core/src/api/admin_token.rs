@@ -19,11 +19,19 @@ use super::common::{ClusterRef, NamespacedName, StringMap, is_false};
     doc = "A token of the Admin API of a Garage cluster, with its Secret.",
     status = "GarageAdminTokenStatus",
     derive = "PartialEq",
-    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".spec.clusterRef.name"
+    ),
     printcolumn(name = "TokenID", type_ = "string", json_path = ".status.tokenId"),
     printcolumn(name = "Expired", type_ = "boolean", json_path = ".status.expired"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     crates(
         kube_core = "::kube_core",
         k8s_openapi = "::k8s_openapi",

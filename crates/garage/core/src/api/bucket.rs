@@ -20,13 +20,25 @@ use super::common::{BucketRights, ClusterRef, is_false, words};
     doc = "A bucket of a Garage cluster.",
     status = "GarageBucketStatus",
     derive = "PartialEq",
-    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".spec.clusterRef.name"
+    ),
     printcolumn(name = "Alias", type_ = "string", json_path = ".status.globalAlias"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Objects", type_ = "integer", json_path = ".status.objectCount"),
-    printcolumn(name = "Website", type_ = "boolean", json_path = ".status.websiteEnabled"),
+    printcolumn(
+        name = "Website",
+        type_ = "boolean",
+        json_path = ".status.websiteEnabled"
+    ),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     crates(
         kube_core = "::kube_core",
         k8s_openapi = "::k8s_openapi",

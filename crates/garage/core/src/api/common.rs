@@ -65,7 +65,9 @@ pub struct NamespacedName {
 }
 
 /// What a key may do with a bucket. Absent means no.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct BucketRights {
     /// Read objects and list the bucket.
@@ -89,7 +91,10 @@ pub struct KeyPermissions {
 }
 
 /// Serde helper: leave a `false` out.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature is serde's"
+)]
 pub(crate) fn is_false(value: &bool) -> bool {
     !value
 }

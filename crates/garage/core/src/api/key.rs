@@ -5,7 +5,9 @@ use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{BucketRights, ClusterRef, KeyPermissions, NamespacedName, StringMap, is_false};
+use super::common::{
+    BucketRights, ClusterRef, KeyPermissions, NamespacedName, StringMap, is_false,
+};
 
 /// What an access key should be.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,11 +21,23 @@ use super::common::{BucketRights, ClusterRef, KeyPermissions, NamespacedName, St
     doc = "An S3 access key of a Garage cluster, with its Secret.",
     status = "GarageKeyStatus",
     derive = "PartialEq",
-    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".spec.clusterRef.name"
+    ),
     printcolumn(name = "KeyID", type_ = "string", json_path = ".status.keyId"),
-    printcolumn(name = "AccessKeyID", type_ = "string", json_path = ".status.accessKeyId"),
+    printcolumn(
+        name = "AccessKeyID",
+        type_ = "string",
+        json_path = ".status.accessKeyId"
+    ),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     crates(
         kube_core = "::kube_core",
         k8s_openapi = "::k8s_openapi",
@@ -117,7 +131,10 @@ impl std::fmt::Debug for ImportKey {
         f.debug_struct("ImportKey")
             .field("secret_ref", &self.secret_ref)
             .field("access_key_id", &self.access_key_id)
-            .field("secret_access_key", &self.secret_access_key.as_ref().map(|_| "[redacted]"))
+            .field(
+                "secret_access_key",
+                &self.secret_access_key.as_ref().map(|_| "[redacted]"),
+            )
             .finish()
     }
 }

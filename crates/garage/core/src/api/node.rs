@@ -21,13 +21,21 @@ use super::common::{ClusterRef, StringMap, is_false};
     doc = "A node of a Garage layout: an external one, a pod that exists already, or a pod placed by hand.",
     status = "GarageNodeStatus",
     derive = "PartialEq",
-    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".spec.clusterRef.name"
+    ),
     printcolumn(name = "Zone", type_ = "string", json_path = ".spec.zone"),
     printcolumn(name = "Capacity", type_ = "string", json_path = ".spec.capacity"),
     printcolumn(name = "Gateway", type_ = "boolean", json_path = ".spec.gateway"),
     printcolumn(name = "Connected", type_ = "boolean", json_path = ".status.connected"),
     printcolumn(name = "InLayout", type_ = "boolean", json_path = ".status.inLayout"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     crates(
         kube_core = "::kube_core",
         k8s_openapi = "::k8s_openapi",

@@ -25,13 +25,23 @@ pub(super) fn finish(crd: &CustomResourceDefinition, rules: &Rules) -> CustomRes
             node.insert(keyword.clone(), value.clone());
         }
     }
-    for Rule { path, rule, message, expression } in &rules.rules {
+    for Rule {
+        path,
+        rule,
+        message,
+        expression,
+    } in &rules.rules
+    {
         let mut entry = json!({ "rule": rule, "message": message });
         if let Some(expression) = expression {
             entry["messageExpression"] = json!(expression);
         }
-        let list = at(schema, path).entry("x-kubernetes-validations").or_insert_with(|| json!([]));
-        list.as_array_mut().expect("validations are a list").push(entry);
+        let list = at(schema, path)
+            .entry("x-kubernetes-validations")
+            .or_insert_with(|| json!([]));
+        list.as_array_mut()
+            .expect("validations are a list")
+            .push(entry);
     }
     if let Some(spec) = schema.pointer_mut("/properties/spec/properties") {
         for (name, node) in spec.as_object_mut().expect("properties are an object") {
@@ -48,16 +58,21 @@ pub(super) fn finish(crd: &CustomResourceDefinition, rules: &Rules) -> CustomRes
 fn at<'a>(schema: &'a mut Value, path: &str) -> &'a mut Map<String, Value> {
     let mut node = schema;
     for part in path.split('.').filter(|part| !part.is_empty()) {
-        let (name, items) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
+        let (name, items) = part
+            .strip_suffix("[]")
+            .map_or((part, false), |name| (name, true));
         node = node
             .get_mut("properties")
             .and_then(|properties| properties.get_mut(name))
             .unwrap_or_else(|| panic!("the schema has no {path}"));
         if items {
-            node = node.get_mut("items").unwrap_or_else(|| panic!("{path} is no list"));
+            node = node
+                .get_mut("items")
+                .unwrap_or_else(|| panic!("{path} is no list"));
         }
     }
-    node.as_object_mut().unwrap_or_else(|| panic!("{path} is no schema"))
+    node.as_object_mut()
+        .unwrap_or_else(|| panic!("{path} is no schema"))
 }
 
 /// Removes what generators leave behind and completes quantities, Secret references and conditions.
@@ -65,6 +80,9 @@ fn clean(schema: &mut Value) {
     let Some(node) = schema.as_object_mut() else {
         return;
     };
+    if let Some(Value::String(text)) = node.get_mut("description") {
+        shorten(text);
+    }
     // Absent and null mean the same to us, and the apiserver drops nulls of fields that are not nullable.
     node.remove("nullable");
     if let Some(words) = node.get_mut("enum").and_then(Value::as_array_mut) {
@@ -73,13 +91,19 @@ fn clean(schema: &mut Value) {
     if node.get("x-kubernetes-int-or-string").is_some() {
         // Ports by name do not occur in our kinds: every such value is a quantity.
         node.remove("type");
-        node.insert("anyOf".to_owned(), json!([{ "type": "integer" }, { "type": "string" }]));
+        node.insert(
+            "anyOf".to_owned(),
+            json!([{ "type": "integer" }, { "type": "string" }]),
+        );
         node.insert("pattern".to_owned(), json!(QUANTITY));
         node.insert("maxLength".to_owned(), json!(64));
     }
     if is_key_selector(node) {
         node.insert("required".to_owned(), json!(["key"]));
-        if let Some(name) = node.get_mut("properties").and_then(|properties| properties.get_mut("name")) {
+        if let Some(name) = node
+            .get_mut("properties")
+            .and_then(|properties| properties.get_mut("name"))
+        {
             name["default"] = json!("");
         }
     }
@@ -99,11 +123,26 @@ fn clean(schema: &mut Value) {
     }
 }
 
+/// Keeps the first sentence of a long description. Kubernetes' own texts would be three quarters of the CRD, which
+/// `kubectl apply` has to fit into an annotation of 256 KiB.
+fn shorten(text: &mut String) {
+    if text.len() > 240
+        && let Some(end) = text.find(". ").or_else(|| text.find(".\n"))
+    {
+        text.truncate(end + 1);
+    }
+}
+
 /// A reference to a key of a Secret or ConfigMap: exactly `key`, `name`, `optional`.
 fn is_key_selector(node: &Map<String, Value>) -> bool {
-    node.get("properties").and_then(Value::as_object).is_some_and(|properties| {
-        properties.len() == 3 && ["key", "name", "optional"].iter().all(|name| properties.contains_key(*name))
-    })
+    node.get("properties")
+        .and_then(Value::as_object)
+        .is_some_and(|properties| {
+            properties.len() == 3
+                && ["key", "name", "optional"]
+                    .iter()
+                    .all(|name| properties.contains_key(*name))
+        })
 }
 
 /// References to Secrets that we read ourselves must be complete, and the Secret must exist.

@@ -7,27 +7,31 @@ mod status;
 mod storage;
 
 pub use apis::{
-    AdminSpec, BlocksSpec, ConnectTo, DatabaseEngine, DatabaseSpec, K2vApiSpec, LoggingSpec, S3ApiSpec,
-    SecuritySpec, TlsSpec, WebApiSpec, WorkersSpec,
+    AdminSpec, BlocksSpec, ConnectTo, DatabaseEngine, DatabaseSpec, K2vApiSpec, LoggingSpec,
+    S3ApiSpec, SecuritySpec, TlsSpec, WebApiSpec, WorkersSpec,
 };
 pub use network::{
-    ConsulApi, ConsulDiscovery, DiscoverySpec, ExternalIpEndpoint, KubernetesDiscovery, LoadBalancerEndpoint,
-    NetworkSpec, NodePortEndpoint, PublicEndpoint, PublicEndpointType, RemoteCluster, RemoteConnection,
-    ServiceSpec, ServiceType,
+    ConsulApi, ConsulDiscovery, DiscoverySpec, ExternalIpEndpoint, KubernetesDiscovery,
+    LoadBalancerEndpoint, NetworkSpec, NodePortEndpoint, PublicEndpoint, PublicEndpointType,
+    RemoteCluster, RemoteConnection, ServiceSpec, ServiceType,
 };
 pub use replication::{
-    ConsistencyMode, LayoutManagement, LayoutPolicy, ReplicationSpec, ZoneRedundancy, ZoneRedundancyError,
+    ConsistencyMode, LayoutManagement, LayoutPolicy, ReplicationSpec, ZoneRedundancy,
+    ZoneRedundancyError,
 };
 pub use status::{
-    BlockErrorDetail, BlockErrorDetails, BuildInfo, ClusterHealth, ClusterNode, Endpoints, GarageClusterStatus,
-    GatewayStatus, LayoutHistory, LayoutPreview, LayoutVersionStatus, LifecycleStatus, RemoteClusterStatus,
-    RepairStatus, ScrubNodeStatus, ScrubStatus, StorageStats, WorkerError, WorkersStatus,
+    BlockErrorDetail, BlockErrorDetails, BuildInfo, ClusterHealth, ClusterNode, Endpoints,
+    GarageClusterStatus, GatewayStatus, LayoutHistory, LayoutPreview, LayoutVersionStatus,
+    LifecycleStatus, RemoteClusterStatus, RepairStatus, ScrubNodeStatus, ScrubStatus, StorageStats,
+    WorkerError, WorkersStatus,
 };
-pub use storage::{DataPath, DataStorage, PvcRetentionPolicy, RetentionPolicy, StorageSpec, VolumeSpec};
+pub use storage::{
+    DataPath, DataStorage, PvcRetentionPolicy, RetentionPolicy, StorageSpec, VolumeSpec,
+};
 
 use k8s_openapi::api::core::v1::{
-    Affinity, EnvVar, LocalObjectReference, PodSecurityContext, ResourceRequirements, SecurityContext, Toleration,
-    TopologySpreadConstraint,
+    Affinity, EnvVar, LocalObjectReference, PodSecurityContext, ResourceRequirements,
+    SecurityContext, Toleration, TopologySpreadConstraint,
 };
 use kube_derive::CustomResource;
 use schemars::JsonSchema;
@@ -57,7 +61,11 @@ use super::common::{StringMap, is_false};
     printcolumn(name = "Gateway", type_ = "boolean", json_path = ".spec.gateway"),
     printcolumn(name = "Zone", type_ = "string", json_path = ".spec.zone"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     crates(
         kube_core = "::kube_core",
         k8s_openapi = "::k8s_openapi",
@@ -76,6 +84,7 @@ pub struct GarageClusterSpec {
     pub connect_to: Option<ConnectTo>,
     /// Number of Garage nodes (storage) or gateway pods (gateway).
     #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1))]
     pub replicas: i32,
     /// Zone of the nodes in Garage's layout. Storage: `default` when absent; gateway: a zone of the storage cluster
     /// when absent, which is nearly always right.

@@ -18,7 +18,8 @@ pub struct NetworkSpec {
     /// Outgoing connections come from the bound address too.
     #[serde(default, skip_serializing_if = "is_false")]
     pub rpc_bind_outgoing: bool,
-    /// `host:port` under which other nodes reach this one; the pod's address when absent. `$(POD_NAME)` is replaced.
+    /// `host:port` under which other nodes reach this one; the pod's address when absent. Storage: `$(POD_NAME)` and
+    /// `$(POD_INDEX)` are replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rpc_public_addr: Option<String>,
     /// Subnet (CIDR) from which the public address is chosen.
@@ -202,15 +203,15 @@ pub struct PublicEndpoint {
 words! {
     /// Kind of public endpoint.
     pub enum PublicEndpointType {
-        /// No Service; pods are routable.
-        #[default]
-        Headless = "Headless",
         /// A load balancer.
         LoadBalancer = "LoadBalancer",
         /// A port of each Kubernetes node.
         NodePort = "NodePort",
         /// Addresses that exist already.
         ExternalIp = "ExternalIP",
+        /// No Service; pods are routable.
+        #[default]
+        Headless = "Headless",
     }
 }
 

@@ -86,7 +86,9 @@ impl FromStr for ZoneRedundancy {
         if text == "Maximum" {
             return Ok(Self::Maximum);
         }
-        let number = text.strip_prefix("AtLeast(").and_then(|rest| rest.strip_suffix(')'));
+        let number = text
+            .strip_prefix("AtLeast(")
+            .and_then(|rest| rest.strip_suffix(')'));
         match number.map(str::as_bytes) {
             Some([digit @ b'1'..=b'7']) => Ok(Self::AtLeast(digit - b'0')),
             Some(_) | None => Err(refused()),

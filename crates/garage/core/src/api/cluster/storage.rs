@@ -56,7 +56,7 @@ pub struct DataStorage {
 pub struct DataPath {
     /// Absolute path in the container.
     pub path: String,
-    /// How much of it Garage may use; the size of the volume when absent.
+    /// How much of it Garage may use; the size of the volume when absent, and its size when there is no `volume`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Quantity>,
     /// True: Garage reads what is there and writes nothing (a folder that is being emptied).

@@ -10,7 +10,10 @@ pub(in crate::api) fn admin_token() -> Rules {
     rules.fixed_cluster_ref("GarageAdminToken");
     rules.bound("spec.name", json!({ "minLength": 1, "maxLength": 255 }));
     rules.expiry();
-    rules.bound("spec.scope", json!({ "minItems": 1, "maxItems": 100, "x-kubernetes-list-type": "set" }));
+    rules.bound(
+        "spec.scope",
+        json!({ "minItems": 1, "maxItems": 100, "x-kubernetes-list-type": "set" }),
+    );
     rules.bound("spec.scope[]", json!({ "maxLength": 64 }));
     rules.rule(
         "spec.scope[]",
@@ -22,7 +25,10 @@ pub(in crate::api) fn admin_token() -> Rules {
         "size(self) == 1 || !('*' in self)",
         "scope names * and single calls: * allows them all; leave one or the other out",
     );
-    rules.bound("spec.secretTemplate.name", json!({ "minLength": 1, "maxLength": 253 }));
+    rules.bound(
+        "spec.secretTemplate.name",
+        json!({ "minLength": 1, "maxLength": 253 }),
+    );
     rules.bound("spec.secretTemplate.namespace", json!({ "maxLength": 63 }));
     rules.secret_key("spec.secretTemplate.tokenKey");
     rules.secret_key("spec.secretTemplate.endpointKey");

@@ -13,9 +13,19 @@ pub(in crate::api) fn bucket() -> Rules {
         format!("{}.sign() >= 0", quantity("self")),
         "quotas.maxSize cannot be negative",
     );
-    rules.rule("spec.quotas.maxObjects", "self >= 0", "quotas.maxObjects cannot be negative");
-    rules.bound("spec.website.indexDocument", json!({ "minLength": 1, "maxLength": 1024 }));
-    rules.bound("spec.website.errorDocument", json!({ "minLength": 1, "maxLength": 1024 }));
+    rules.rule(
+        "spec.quotas.maxObjects",
+        "self >= 0",
+        "quotas.maxObjects cannot be negative",
+    );
+    rules.bound(
+        "spec.website.indexDocument",
+        json!({ "minLength": 1, "maxLength": 1024 }),
+    );
+    rules.bound(
+        "spec.website.errorDocument",
+        json!({ "minLength": 1, "maxLength": 1024 }),
+    );
     key_permissions(&mut rules);
     lifecycle(&mut rules);
     cors(&mut rules);
@@ -30,7 +40,10 @@ fn alias_conditions(alias: &str) -> [(String, &'static str); 3] {
             "must have 3 to 63 characters: lower case letters, digits, '.' and '-', with a letter or digit at both ends",
         ),
         (format!("!isIP({alias})"), "cannot be an IP address"),
-        (format!("!{alias}.endsWith('-s3alias')"), "cannot end with -s3alias, which S3 reserves"),
+        (
+            format!("!{alias}.endsWith('-s3alias')"),
+            "cannot end with -s3alias, which S3 reserves",
+        ),
     ]
 }
 
@@ -45,10 +58,21 @@ fn aliases(rules: &mut Rules) {
     rules.bound("spec.globalAlias", json!({ "maxLength": 63 }));
     rules.bound("spec.localAliases", json!({ "maxItems": 100 }));
     rules.bound("spec.localAliases[].alias", json!({ "maxLength": 63 }));
-    rules.bound("spec.localAliases[].keyRef", json!({ "minLength": 1, "maxLength": 253 }));
+    rules.bound(
+        "spec.localAliases[].keyRef",
+        json!({ "minLength": 1, "maxLength": 253 }),
+    );
     for (condition, sentence) in alias_conditions("self") {
-        rules.rule("spec.globalAlias", condition.clone(), &format!("globalAlias {sentence}"));
-        rules.rule("spec.localAliases[].alias", condition, &format!("a local alias {sentence}"));
+        rules.rule(
+            "spec.globalAlias",
+            condition.clone(),
+            &format!("globalAlias {sentence}"),
+        );
+        rules.rule(
+            "spec.localAliases[].alias",
+            condition,
+            &format!("a local alias {sentence}"),
+        );
     }
     rules.rule(
         "spec.localAliases",
@@ -59,7 +83,10 @@ fn aliases(rules: &mut Rules) {
 
 fn key_permissions(rules: &mut Rules) {
     rules.bound("spec.keyPermissions", json!({ "maxItems": 100 }));
-    rules.bound("spec.keyPermissions[].keyRef", json!({ "minLength": 1, "maxLength": 253 }));
+    rules.bound(
+        "spec.keyPermissions[].keyRef",
+        json!({ "minLength": 1, "maxLength": 253 }),
+    );
     rules.rule(
         "spec.keyPermissions[]",
         "(has(self.read) && self.read) || (has(self.write) && self.write) || (has(self.owner) && self.owner)",
@@ -75,9 +102,18 @@ fn key_permissions(rules: &mut Rules) {
 fn lifecycle(rules: &mut Rules) {
     let list = "spec.lifecycle.rules";
     rules.bound(list, json!({ "maxItems": 100 }));
-    rules.bound("spec.lifecycle.rules[].id", json!({ "minLength": 1, "maxLength": 255 }));
-    rules.bound("spec.lifecycle.rules[].filter.prefix", json!({ "maxLength": 1024 }));
-    rules.bound("spec.lifecycle.rules[].expiration.date", json!({ "maxLength": 32 }));
+    rules.bound(
+        "spec.lifecycle.rules[].id",
+        json!({ "minLength": 1, "maxLength": 255 }),
+    );
+    rules.bound(
+        "spec.lifecycle.rules[].filter.prefix",
+        json!({ "maxLength": 1024 }),
+    );
+    rules.bound(
+        "spec.lifecycle.rules[].expiration.date",
+        json!({ "maxLength": 32 }),
+    );
     rules.rule(
         list,
         "self.all(one, self.exists_one(other, other.id == one.id))",
@@ -107,12 +143,29 @@ fn lifecycle(rules: &mut Rules) {
 
 fn cors(rules: &mut Rules) {
     rules.bound("spec.cors", json!({ "maxItems": 100 }));
-    rules.bound("spec.cors[].id", json!({ "minLength": 1, "maxLength": 255 }));
-    for list in ["allowedOrigins", "allowedMethods", "allowedHeaders", "exposeHeaders"] {
+    rules.bound(
+        "spec.cors[].id",
+        json!({ "minLength": 1, "maxLength": 255 }),
+    );
+    for list in [
+        "allowedOrigins",
+        "allowedMethods",
+        "allowedHeaders",
+        "exposeHeaders",
+    ] {
         rules.bound(&format!("spec.cors[].{list}"), json!({ "maxItems": 100 }));
-        rules.bound(&format!("spec.cors[].{list}[]"), json!({ "minLength": 1, "maxLength": 255 }));
+        rules.bound(
+            &format!("spec.cors[].{list}[]"),
+            json!({ "minLength": 1, "maxLength": 255 }),
+        );
     }
     rules.bound("spec.cors[].allowedOrigins", json!({ "minItems": 1 }));
-    rules.bound("spec.cors[].allowedMethods", json!({ "minItems": 1, "maxItems": 5 }));
-    rules.bound("spec.cors[].allowedMethods[]", json!({ "enum": ["GET", "PUT", "POST", "DELETE", "HEAD"] }));
+    rules.bound(
+        "spec.cors[].allowedMethods",
+        json!({ "minItems": 1, "maxItems": 5 }),
+    );
+    rules.bound(
+        "spec.cors[].allowedMethods[]",
+        json!({ "enum": ["GET", "PUT", "POST", "DELETE", "HEAD"] }),
+    );
 }

@@ -2,11 +2,10 @@
 
 use serde_json::json;
 
-use super::{Rules, or, quantity};
+use super::serving::serving;
+use super::volumes::volumes;
+use super::{Rules, or};
 use crate::api::names::{PREFIX, RESERVED_ENV, RESERVED_LABEL_PREFIXES};
-
-/// The metadata volume when `storage.metadata` is absent.
-const DEFAULT_METADATA_SIZE: &str = "10Gi";
 
 pub(in crate::api) fn cluster() -> Rules {
     let mut rules = Rules::default();
@@ -22,7 +21,7 @@ pub(in crate::api) fn cluster() -> Rules {
 }
 
 /// CEL: whether the object is, or was, a gateway cluster.
-fn gateway(of: &str) -> String {
+pub(super) fn gateway(of: &str) -> String {
     format!("(has({of}.gateway) && {of}.gateway)")
 }
 
@@ -44,9 +43,21 @@ fn names(rules: &mut Rules) {
 /// What belongs to storage clusters and what to gateway clusters.
 fn shape(rules: &mut Rules) {
     let gateway = gateway("self");
-    rules.rule("spec", format!("!{gateway} || has(self.connectTo)"), "connectTo is required when gateway is true");
-    rules.rule("spec", format!("{gateway} || !has(self.connectTo)"), "connectTo can only be specified when gateway is true");
-    rules.rule("spec", format!("!{gateway} || !has(self.storage)"), "storage cannot be specified for gateway clusters");
+    rules.rule(
+        "spec",
+        format!("!{gateway} || has(self.connectTo)"),
+        "connectTo is required when gateway is true",
+    );
+    rules.rule(
+        "spec",
+        format!("{gateway} || !has(self.connectTo)"),
+        "connectTo can only be specified when gateway is true",
+    );
+    rules.rule(
+        "spec",
+        format!("!{gateway} || !has(self.storage)"),
+        "storage cannot be specified for gateway clusters",
+    );
     rules.rule(
         "spec",
         format!("!{gateway} || !has(self.capacityReservePercent)"),
@@ -82,18 +93,29 @@ fn shape(rules: &mut Rules) {
          self.layoutManagement.minNodesHealthy <= self.replicas",
         "layoutManagement.minNodesHealthy cannot exceed replicas: layout changes would never be applied",
     );
-    rules.bound("spec.layoutManagement.minNodesHealthy", json!({ "minimum": 0 }));
+    rules.bound(
+        "spec.layoutManagement.minNodesHealthy",
+        json!({ "minimum": 0 }),
+    );
     rules.rule(
         "spec.replication",
         "!has(self.zoneRedundancy) || self.zoneRedundancy == 'Maximum' || \
          int(self.zoneRedundancy.substring(8, 9)) <= (has(self.factor) ? self.factor : 3)",
         "replication.zoneRedundancy cannot ask for more zones than there are copies (replication.factor, 3 when absent)",
     );
-    rules.bound("spec.replication.zoneRedundancy", json!({ "maxLength": 10 }));
+    rules.bound(
+        "spec.replication.zoneRedundancy",
+        json!({ "maxLength": 10 }),
+    );
 }
 
 fn connect_to(rules: &mut Rules) {
-    const EXTERNAL: [&str; 4] = ["rpcSecretRef", "bootstrapPeers", "adminApiEndpoint", "adminTokenSecretRef"];
+    const EXTERNAL: [&str; 4] = [
+        "rpcSecretRef",
+        "bootstrapPeers",
+        "adminApiEndpoint",
+        "adminTokenSecretRef",
+    ];
     let has = EXTERNAL.map(|field| format!("has(self.{field})"));
     rules.rule(
         "spec.connectTo",
@@ -118,7 +140,10 @@ fn connect_to(rules: &mut Rules) {
         ),
     );
     rules.cluster_ref("spec.connectTo.clusterRef");
-    for peers in ["spec.connectTo.bootstrapPeers", "spec.network.bootstrapPeers"] {
+    for peers in [
+        "spec.connectTo.bootstrapPeers",
+        "spec.network.bootstrapPeers",
+    ] {
         rules.bound(peers, json!({ "maxItems": 100 }));
         rules.bound(&format!("{peers}[]"), json!({ "maxLength": 512 }));
         rules.rule(
@@ -128,7 +153,10 @@ fn connect_to(rules: &mut Rules) {
         );
     }
     rules.bound("spec.connectTo.bootstrapPeers", json!({ "minItems": 1 }));
-    rules.bound("spec.connectTo.adminApiEndpoint", json!({ "maxLength": 512 }));
+    rules.bound(
+        "spec.connectTo.adminApiEndpoint",
+        json!({ "maxLength": 512 }),
+    );
     rules.rule(
         "spec.connectTo.adminApiEndpoint",
         "self.matches('^https?://[^/?#@ ]+/?$')",
@@ -138,7 +166,11 @@ fn connect_to(rules: &mut Rules) {
 
 fn immutable(rules: &mut Rules) {
     let (new, old) = (gateway("self"), gateway("oldSelf"));
-    rules.rule("spec", format!("{new} == {old}"), "gateway is immutable: create another GarageCluster");
+    rules.rule(
+        "spec",
+        format!("{new} == {old}"),
+        "gateway is immutable: create another GarageCluster",
+    );
     let target = |of: &str| {
         format!(
             "[{}, {}]",
@@ -180,115 +212,14 @@ fn immutable(rules: &mut Rules) {
     );
 }
 
-fn volumes(rules: &mut Rules) {
-    rules.rule("spec", "!has(oldSelf.storage) || has(self.storage)", "storage cannot be removed: the volumes hold the data");
-    rules.rule(
-        "spec.storage",
-        "!has(oldSelf.metadata) || has(self.metadata)",
-        "storage.metadata cannot be removed: the claims exist",
-    );
-    rules.rule(
-        "spec.storage",
-        format!(
-            "has(oldSelf.metadata) || !has(self.metadata) || ({}.compareTo(quantity('{DEFAULT_METADATA_SIZE}')) >= 0 && \
-             !has(self.metadata.storageClassName) && !has(self.metadata.accessModes) && !has(self.metadata.selector) && \
-             !has(self.metadata.volumeClaimTemplateSpec))",
-            quantity("self.metadata.size")
-        ),
-        "storage.metadata can be added later with a size of at least 10Gi only, without storageClassName, accessModes, \
-         selector and volumeClaimTemplateSpec: the claims exist, with 10Gi of the default class",
-    );
-    rules.rule("spec.storage", "!has(oldSelf.data) || has(self.data)", "storage.data cannot be removed: the claims exist");
-    rules.rule(
-        "spec.storage.data",
-        "!(has(self.size) && has(self.paths))",
-        "storage.data.size and storage.data.paths are mutually exclusive",
-    );
-    rules.rule(
-        "spec.storage.data",
-        "!(has(self.storageClassName) && has(self.paths))",
-        "storage.data.storageClassName is for storage.data.size; with storage.data.paths give it for each volume",
-    );
-    rules.rule(
-        "spec.storage.data",
-        "has(self.size) == has(oldSelf.size) && has(self.paths) == has(oldSelf.paths)",
-        "storage.data cannot change between size and paths: the claims exist",
-    );
-    rules.rule(
-        "spec.storage.data",
-        format!("{} == {}", or("self", "storageClassName", "''"), or("oldSelf", "storageClassName", "''")),
-        "storage.data.storageClassName is immutable: the claims exist",
-    );
-    for (path, name) in [
-        ("spec.storage.data.size", "storage.data.size"),
-        ("spec.storage.metadata.size", "storage.metadata.size"),
-        ("spec.storage.data.paths[].volume.size", "the size of a data volume"),
-    ] {
-        rules.rule(
-            path,
-            format!("{}.compareTo({}) >= 0", quantity("self"), quantity("oldSelf")),
-            &format!("{name} can only grow: Kubernetes cannot shrink volumes"),
-        );
-        rules.rule(path, format!("{}.sign() > 0", quantity("self")), &format!("{name} must be more than 0"));
-    }
-    for volume in ["spec.storage.metadata", "spec.storage.data.paths[].volume"] {
-        claims(rules, volume);
-    }
-    let paths = "spec.storage.data.paths";
-    rules.bound(
-        paths,
-        json!({ "minItems": 1, "maxItems": 32, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["path"] }),
-    );
-    rules.bound("spec.storage.data.paths[].path", json!({ "maxLength": 256 }));
-    rules.rule(
-        "spec.storage.data",
-        "!has(self.paths) || !has(oldSelf.paths) || (size(self.paths) == size(oldSelf.paths) && \
-         oldSelf.paths.all(old, self.paths.exists(new, new.path == old.path)))",
-        "storage.data.paths cannot be added or removed: the claims of a StatefulSet are immutable",
-    );
-    rules.rule(
-        "spec.storage.data.paths[].path",
-        "self.startsWith('/') && !self.contains(':') && !self.contains('/../') && !self.startsWith('/etc/garage') && \
-         !self.startsWith('/var/lib/garage/meta')",
-        "a data path must be absolute and outside /etc/garage and /var/lib/garage/meta",
-    );
-    rules.rule(
-        "spec.storage.data.paths[]",
-        "has(self.volume)",
-        "a data path needs a volume: what is written beside volumes is lost with the pod",
-    );
-    rules.rule("spec.storage.data.paths[]", "has(self.volume) == has(oldSelf.volume)", "the volume of a data path cannot be added or removed");
-    rules.bound("spec.storage.metadataSnapshotsDir", json!({ "maxLength": 256, "pattern": "^/" }));
-    rules.bound("spec.storage.metadataAutoSnapshotInterval", json!({ "maxLength": 64 }));
-}
-
-/// Immutable parts of a volume whose claim exists.
-fn claims(rules: &mut Rules, volume: &str) {
-    for (field, keywords) in [
-        ("storageClassName", json!({ "maxLength": 253 })),
-        ("accessModes", json!({ "maxItems": 4 })),
-        ("selector", json!({})),
-        ("volumeClaimTemplateSpec", json!({})),
-    ] {
-        rules.bound(&format!("{volume}.{field}"), keywords);
-        let label = volume.strip_prefix("spec.").unwrap_or(volume);
-        rules.rule(
-            volume,
-            format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"),
-            &format!("{label}.{field} is immutable: the claims exist"),
-        );
-    }
-    rules.bound(
-        &format!("{volume}.accessModes[]"),
-        json!({ "enum": ["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] }),
-    );
-}
-
 fn pods(rules: &mut Rules) {
     rules.user_labels("spec.podLabels", &RESERVED_LABEL_PREFIXES);
     rules.user_labels("spec.podAnnotations", &[PREFIX]);
     rules.user_labels("spec.serviceAnnotations", &[PREFIX]);
-    rules.bound("spec.imagePullPolicy", json!({ "enum": ["Always", "IfNotPresent", "Never"] }));
+    rules.bound(
+        "spec.imagePullPolicy",
+        json!({ "enum": ["Always", "IfNotPresent", "Never"] }),
+    );
     rules.bound("spec.image", json!({ "minLength": 1, "maxLength": 512 }));
     rules.bound(
         "spec.env",
@@ -304,93 +235,15 @@ fn pods(rules: &mut Rules) {
     );
     let budget = "spec.podDisruptionBudget";
     for field in ["minAvailable", "maxUnavailable"] {
-        rules.bound(&format!("{budget}.{field}"), json!({ "maxLength": 8, "pattern": "^[0-9]+%?$" }));
+        rules.bound(
+            &format!("{budget}.{field}"),
+            json!({ "maxLength": 8, "pattern": "^[0-9]+%?$" }),
+        );
     }
     rules.rule(
         budget,
         "!(has(self.minAvailable) && has(self.maxUnavailable))",
         "podDisruptionBudget.minAvailable and podDisruptionBudget.maxUnavailable are mutually exclusive",
-    );
-}
-
-fn serving(rules: &mut Rules) {
-    let ports = [
-        ("network.rpcBindPort", "3901"),
-        ("s3Api.bindPort", "3900"),
-        ("k2vApi.bindPort", "3904"),
-        ("webApi.bindPort", "3902"),
-        ("admin.bindPort", "3903"),
-    ]
-    .map(|(path, default)| or("self", path, default))
-    .join(", ");
-    rules.rule(
-        "spec",
-        format!("[{ports}].all(port, [{ports}].exists_one(other, other == port))"),
-        "the ports of RPC, S3, K2V, web and admin (3901, 3900, 3904, 3902, 3903 when absent) must all differ",
-    );
-    for api in ["s3Api", "k2vApi", "webApi", "admin"] {
-        let path = format!("spec.{api}");
-        rules.bound(&format!("{path}.bindAddress"), json!({ "maxLength": 256 }));
-        rules.rule(
-            &path,
-            r"!has(self.bindAddress) || self.bindAddress.matches('^(\\[[0-9a-fA-F:.]+\\]|[^:/\\[\\]]+)(:[0-9]{1,5})?$')",
-            &format!("{api}.bindAddress must be an address or address:port, with IPv6 addresses in brackets; Unix sockets cannot be reached from outside the pod"),
-        );
-        rules.rule(
-            &path,
-            "!has(self.bindAddress) || !self.bindAddress.matches(':[0-9]{1,5}$') || self.bindAddress.endsWith(':' + string(self.bindPort))",
-            &format!("the port of {api}.bindAddress must be {api}.bindPort: the Service sends traffic to the latter"),
-        );
-    }
-    for path in ["spec.s3Api.region", "spec.s3Api.rootDomain", "spec.webApi.rootDomain"] {
-        rules.bound(path, json!({ "minLength": 1, "maxLength": 253 }));
-    }
-    for path in ["spec.network.rpcPingTimeoutMs", "spec.network.rpcTimeoutMs"] {
-        rules.bound(path, json!({ "minimum": 1 }));
-    }
-    rules.bound("spec.network.rpcPublicAddr", json!({ "maxLength": 512 }));
-    rules.rule(
-        "spec.network.rpcPublicAddr",
-        "self.matches('^[^ ]+:[0-9]{1,5}$')",
-        "network.rpcPublicAddr must be host:port",
-    );
-    rules.bound("spec.network.rpcPublicAddrSubnet", json!({ "maxLength": 64 }));
-    rules.rule("spec.network.rpcPublicAddrSubnet", "isCIDR(self)", "network.rpcPublicAddrSubnet must be a network as 10.0.0.0/8");
-    let service = "spec.network.service";
-    rules.user_labels("spec.network.service.annotations", &[PREFIX]);
-    rules.bound("spec.network.service.externalTrafficPolicy", json!({ "enum": ["Cluster", "Local"] }));
-    rules.bound("spec.network.service.loadBalancerSourceRanges", json!({ "maxItems": 100 }));
-    rules.bound("spec.network.service.loadBalancerSourceRanges[]", json!({ "maxLength": 64 }));
-    rules.rule(
-        "spec.network.service.loadBalancerSourceRanges[]",
-        "isCIDR(self)",
-        "network.service.loadBalancerSourceRanges must be networks as 10.0.0.0/8",
-    );
-    rules.rule(
-        service,
-        "!has(self.externalTrafficPolicy) || self.type != 'ClusterIP'",
-        "network.service.externalTrafficPolicy is for Services of type NodePort and LoadBalancer",
-    );
-    rules.rule(
-        service,
-        "!(has(self.loadBalancerIP) || has(self.loadBalancerSourceRanges)) || self.type == 'LoadBalancer'",
-        "network.service.loadBalancerIP and loadBalancerSourceRanges are for Services of type LoadBalancer",
-    );
-    rules.bound("spec.blocks.compressionLevel", json!({ "maxLength": 4, "pattern": "^(none|-?[0-9]{1,3})$" }));
-    for size in ["spec.blocks.size", "spec.blocks.ramBufferMax", "spec.database.lmdbMapSize", "spec.database.fjallBlockCacheSize"] {
-        let name = size.strip_prefix("spec.").unwrap_or(size);
-        rules.rule(size, format!("{}.sign() > 0", quantity("self")), &format!("{name} must be more than 0"));
-    }
-    rules.rule(
-        "spec.database",
-        "(!has(self.lmdbMapSize) || self.engine == 'lmdb') && (!has(self.fjallBlockCacheSize) || self.engine == 'fjall')",
-        "database.lmdbMapSize is for engine lmdb, database.fjallBlockCacheSize for engine fjall",
-    );
-    rules.bound("spec.logging.level", json!({ "maxLength": 512 }));
-    rules.rule(
-        "spec.workers",
-        "!has(self.resyncWorkerCount) || self.resyncWorkerCount <= 8",
-        "workers.resyncWorkerCount cannot exceed 8: Garage has no more resync workers",
     );
 }
 
@@ -411,12 +264,6 @@ fn unsupported(rules: &mut Rules) {
          with external, or connect a gateway cluster",
     );
     rules.rule(
-        "spec.publicEndpoint",
-        "self.type == 'Headless'",
-        "publicEndpoint of type LoadBalancer, NodePort or ExternalIP is not supported: make the RPC port of each pod \
-         reachable yourself and name it in network.rpcPublicAddr, where $(POD_NAME) is replaced",
-    );
-    rules.rule(
         "spec.security",
         "!has(self.tls) || !(has(self.tls.enabled) && self.tls.enabled)",
         "security.tls is not supported: Garage serves S3, web and admin without TLS; put a Gateway or an Ingress with TLS \
@@ -427,7 +274,11 @@ fn unsupported(rules: &mut Rules) {
         "!(has(self.syslog) && self.syslog) && !(has(self.journald) && self.journald)",
         "logging.syslog and logging.journald are not supported: a container has neither; logs go to standard error",
     );
-    rules.rule("spec.s3Api", "self.enabled", "s3Api.enabled cannot be false: Garage does not start without its S3 API");
+    rules.rule(
+        "spec.s3Api",
+        "self.enabled",
+        "s3Api.enabled cannot be false: Garage does not start without its S3 API",
+    );
     rules.rule(
         "spec.admin",
         "self.enabled",

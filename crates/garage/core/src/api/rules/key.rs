@@ -21,9 +21,18 @@ fn bucket_permissions(rules: &mut Rules) {
     let list = "spec.bucketPermissions";
     let entry = "spec.bucketPermissions[]";
     rules.bound(list, json!({ "maxItems": 100 }));
-    rules.bound("spec.bucketPermissions[].bucketRef", json!({ "minLength": 1, "maxLength": 253 }));
-    rules.bound("spec.bucketPermissions[].bucketId", json!({ "maxLength": 64, "pattern": "^[0-9a-f]{64}$" }));
-    rules.bound("spec.bucketPermissions[].globalAlias", json!({ "minLength": 1, "maxLength": 63 }));
+    rules.bound(
+        "spec.bucketPermissions[].bucketRef",
+        json!({ "minLength": 1, "maxLength": 253 }),
+    );
+    rules.bound(
+        "spec.bucketPermissions[].bucketId",
+        json!({ "maxLength": 64, "pattern": "^[0-9a-f]{64}$" }),
+    );
+    rules.bound(
+        "spec.bucketPermissions[].globalAlias",
+        json!({ "minLength": 1, "maxLength": 63 }),
+    );
     rules.rule(
         entry,
         "[has(self.bucketRef), has(self.bucketId), has(self.globalAlias)].exists_one(given, given)",
@@ -47,9 +56,15 @@ fn bucket_permissions(rules: &mut Rules) {
 
 fn import(rules: &mut Rules) {
     rules.bound("spec.importKey.accessKeyId", json!({ "maxLength": 128 }));
-    rules.bound("spec.importKey.secretAccessKey", json!({ "maxLength": 256 }));
+    rules.bound(
+        "spec.importKey.secretAccessKey",
+        json!({ "maxLength": 256 }),
+    );
     rules.bound("spec.importKey.secretRef.name", json!({ "maxLength": 253 }));
-    rules.bound("spec.importKey.secretRef.namespace", json!({ "maxLength": 63 }));
+    rules.bound(
+        "spec.importKey.secretRef.namespace",
+        json!({ "maxLength": 63 }),
+    );
     rules.rule(
         "spec.importKey",
         "has(self.secretRef) ? !has(self.accessKeyId) && !has(self.secretAccessKey) : has(self.accessKeyId) && has(self.secretAccessKey)",
@@ -65,7 +80,11 @@ fn import(rules: &mut Rules) {
         "self.matches('^[A-Za-z0-9_.-]{8,}$')",
         "importKey.accessKeyId must have at least 8 letters, digits, '-', '_' or '.'",
     );
-    rules.rule("spec.importKey.secretAccessKey", "size(self) >= 16", "importKey.secretAccessKey must have at least 16 characters");
+    rules.rule(
+        "spec.importKey.secretAccessKey",
+        "size(self) >= 16",
+        "importKey.secretAccessKey must have at least 16 characters",
+    );
     rules.rule(
         "spec",
         "has(self.importKey) == has(oldSelf.importKey) && (!has(self.importKey) || self.importKey == oldSelf.importKey)",
@@ -80,7 +99,10 @@ fn rotation(rules: &mut Rules) {
         "rotation and importKey are mutually exclusive: imported key material is replaced by whoever made it",
     );
     for field in ["interval", "overlap"] {
-        rules.bound(&format!("spec.rotation.{field}"), json!({ "maxLength": 32 }));
+        rules.bound(
+            &format!("spec.rotation.{field}"),
+            json!({ "maxLength": 32 }),
+        );
         rules.rule(
             &format!("spec.rotation.{field}"),
             "self.matches('^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?$') && size(self) > 0",
@@ -101,16 +123,31 @@ fn rotation(rules: &mut Rules) {
 
 fn secret(rules: &mut Rules) {
     let template = "spec.secretTemplate";
-    rules.bound("spec.secretTemplate.name", json!({ "minLength": 1, "maxLength": 253 }));
+    rules.bound(
+        "spec.secretTemplate.name",
+        json!({ "minLength": 1, "maxLength": 253 }),
+    );
     rules.bound("spec.secretTemplate.namespace", json!({ "maxLength": 63 }));
-    rules.bound("spec.secretTemplate.type", json!({ "minLength": 1, "maxLength": 253 }));
+    rules.bound(
+        "spec.secretTemplate.type",
+        json!({ "minLength": 1, "maxLength": 253 }),
+    );
     rules.user_labels("spec.secretTemplate.labels", &RESERVED_LABEL_PREFIXES);
     rules.user_labels("spec.secretTemplate.annotations", &[PREFIX]);
-    let keys = ["accessKeyIdKey", "secretAccessKeyKey", "endpointKey", "regionKey", "bucketKey"];
+    let keys = [
+        "accessKeyIdKey",
+        "secretAccessKeyKey",
+        "endpointKey",
+        "regionKey",
+        "bucketKey",
+    ];
     for key in keys {
         rules.secret_key(&format!("spec.secretTemplate.{key}"));
     }
-    rules.bound("spec.secretTemplate.additionalData", json!({ "maxProperties": 64 }));
+    rules.bound(
+        "spec.secretTemplate.additionalData",
+        json!({ "maxProperties": 64 }),
+    );
     let all = keys.map(|key| format!("self.{key}")).join(", ");
     rules.rule(
         template,

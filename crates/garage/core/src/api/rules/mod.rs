@@ -6,6 +6,8 @@ mod bucket;
 mod cluster;
 mod key;
 mod node;
+mod serving;
+mod volumes;
 
 pub(super) use admin_token::admin_token;
 pub(super) use bucket::bucket;
@@ -42,7 +44,10 @@ impl Rules {
         let Value::Object(keywords) = keywords else {
             panic!("bounds of {path} are not an object");
         };
-        self.bounds.push(Bound { path: path.to_owned(), keywords });
+        self.bounds.push(Bound {
+            path: path.to_owned(),
+            keywords,
+        });
     }
 
     /// Adds a rule: `rule` must be true of `self` at `path`, or the user reads `message`.
@@ -56,7 +61,13 @@ impl Rules {
     }
 
     /// As [`Rules::rule`], with a CEL expression that makes a better message than the fixed one.
-    fn rule_saying(&mut self, path: &str, rule: impl Into<String>, message: &str, expression: impl Into<String>) {
+    fn rule_saying(
+        &mut self,
+        path: &str,
+        rule: impl Into<String>,
+        message: &str,
+        expression: impl Into<String>,
+    ) {
         self.rule(path, rule, message);
         if let Some(rule) = self.rules.last_mut() {
             rule.expression = Some(expression.into());
@@ -65,7 +76,10 @@ impl Rules {
 
     /// A `clusterRef` at `path`: complete, and inside this Kubernetes cluster.
     fn cluster_ref(&mut self, path: &str) {
-        self.bound(&format!("{path}.name"), json!({ "minLength": 1, "maxLength": 253 }));
+        self.bound(
+            &format!("{path}.name"),
+            json!({ "minLength": 1, "maxLength": 253 }),
+        );
         self.bound(&format!("{path}.namespace"), json!({ "maxLength": 63 }));
         self.rule(
             path,
@@ -105,20 +119,32 @@ impl Rules {
     /// Labels and annotations that users add to what we create: none of ours.
     fn user_labels(&mut self, path: &str, reserved: &[&str]) {
         self.bound(path, json!({ "maxProperties": 64 }));
-        let free = reserved.iter().map(|prefix| format!("!key.startsWith('{prefix}')")).collect::<Vec<_>>();
+        let free = reserved
+            .iter()
+            .map(|prefix| format!("!key.startsWith('{prefix}')"))
+            .collect::<Vec<_>>();
         let name = path.strip_prefix("spec.").unwrap_or(path);
-        let listed = reserved.iter().map(|prefix| format!("{prefix}*")).collect::<Vec<_>>();
+        let listed = reserved
+            .iter()
+            .map(|prefix| format!("{prefix}*"))
+            .collect::<Vec<_>>();
         self.rule(
             path,
             format!("self.all(key, {})", free.join(" && ")),
-            &format!("{name} may not have keys of the operator: {}", listed.join(", ")),
+            &format!(
+                "{name} may not have keys of the operator: {}",
+                listed.join(", ")
+            ),
         );
     }
 
     /// Tags of roles: none of those by which we recognise our own.
     fn tags(&mut self, path: &str) {
         self.bound(path, json!({ "maxItems": 32 }));
-        self.bound(&format!("{path}[]"), json!({ "minLength": 1, "maxLength": 128 }));
+        self.bound(
+            &format!("{path}[]"),
+            json!({ "minLength": 1, "maxLength": 128 }),
+        );
         let name = path.strip_prefix("spec.").unwrap_or(path);
         self.rule(
             &format!("{path}[]"),
@@ -129,7 +155,10 @@ impl Rules {
 
     /// Name of a key in a Secret.
     fn secret_key(&mut self, path: &str) {
-        self.bound(path, json!({ "minLength": 1, "maxLength": 253, "pattern": "^[-._a-zA-Z0-9]+$" }));
+        self.bound(
+            path,
+            json!({ "minLength": 1, "maxLength": 253, "pattern": "^[-._a-zA-Z0-9]+$" }),
+        );
     }
 }
 

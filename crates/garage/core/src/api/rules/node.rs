@@ -9,8 +9,8 @@ pub(in crate::api) fn node() -> Rules {
     let mut rules = Rules::default();
     rules.rule(
         "",
-        "size(self.metadata.name) <= 52",
-        "metadata.name must be at most 52 characters: the name of its pod and labels are made of it",
+        "size(self.metadata.name) <= 47",
+        "metadata.name must be at most 47 characters: the names of its workload, its pod and their labels are made of it",
     );
     rules.fixed_cluster_ref("GarageNode");
     rules.bound("spec.zone", json!({ "minLength": 1, "maxLength": 128 }));
@@ -25,8 +25,18 @@ pub(in crate::api) fn node() -> Rules {
 
 fn capacity(rules: &mut Rules) {
     let gateway = "(has(self.gateway) && self.gateway)";
-    rules.rule("spec", format!("!{gateway} || !has(self.capacity)"), "capacity cannot be specified when gateway is true");
-    rules.rule("spec", format!("{gateway} || has(self.capacity)"), "capacity is required unless gateway is true");
+    rules.rule(
+        "spec",
+        format!("!{gateway} || !has(self.capacity)"),
+        "capacity cannot be specified when gateway is true",
+    );
+    rules.rule(
+        "spec",
+        format!(
+            "{gateway} || has(self.capacity) || !(has(self.external) || has(self.podSelector))"
+        ),
+        "capacity is required for a node with external or podSelector unless gateway is true",
+    );
     rules.rule(
         "spec.capacity",
         format!("{}.compareTo(quantity('1Ki')) >= 0", quantity("self")),
@@ -36,10 +46,23 @@ fn capacity(rules: &mut Rules) {
 
 /// External, selected by name, or created by the operator.
 fn kind_of_node(rules: &mut Rules) {
-    rules.bound("spec.nodeId", json!({ "maxLength": 64, "pattern": "^[a-fA-F0-9]{64}$" }));
-    rules.rule("spec.nodeId", "self == oldSelf", "nodeId is immutable: create another GarageNode for another node");
-    rules.bound("spec.podSelector.name", json!({ "minLength": 1, "maxLength": 253 }));
-    rules.bound("spec.external.address", json!({ "minLength": 1, "maxLength": 253 }));
+    rules.bound(
+        "spec.nodeId",
+        json!({ "maxLength": 64, "pattern": "^[a-fA-F0-9]{64}$" }),
+    );
+    rules.rule(
+        "spec.nodeId",
+        "self == oldSelf",
+        "nodeId is immutable: create another GarageNode for another node",
+    );
+    rules.bound(
+        "spec.podSelector.name",
+        json!({ "minLength": 1, "maxLength": 253 }),
+    );
+    rules.bound(
+        "spec.external.address",
+        json!({ "minLength": 1, "maxLength": 253 }),
+    );
     rules.rule(
         "spec",
         "!(has(self.external) && has(self.podSelector))",
@@ -82,14 +105,20 @@ fn volumes(rules: &mut Rules) {
             rules.bound(&format!("{path}.{field}"), json!({ "maxLength": 253 }));
             rules.rule(
                 &path,
-                format!("{} == {}", or("self", field, "''"), or("oldSelf", field, "''")),
+                format!(
+                    "{} == {}",
+                    or("self", field, "''"),
+                    or("oldSelf", field, "''")
+                ),
                 &format!("storage.{volume}.{field} is immutable: the claim exists"),
             );
         }
         rules.rule(
             &path,
-            "has(self.existingClaim) != has(self.size)",
-            &format!("storage.{volume} needs either existingClaim or size"),
+            "!(has(self.existingClaim) && has(self.size))",
+            &format!(
+                "storage.{volume}.existingClaim and storage.{volume}.size are mutually exclusive"
+            ),
         );
         rules.rule(
             &path,
@@ -98,7 +127,11 @@ fn volumes(rules: &mut Rules) {
         );
         rules.rule(
             &format!("{path}.size"),
-            format!("{}.compareTo({}) >= 0", quantity("self"), quantity("oldSelf")),
+            format!(
+                "{}.compareTo({}) >= 0",
+                quantity("self"),
+                quantity("oldSelf")
+            ),
             &format!("storage.{volume}.size can only grow: Kubernetes cannot shrink volumes"),
         );
     }
