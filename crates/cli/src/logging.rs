@@ -7,10 +7,12 @@ use std::io::IsTerminal;
 use anyhow::Context as _;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,22 +25,25 @@ pub(crate) enum Format {
 
 /// Starts logging; the process's first act.
 pub(crate) fn start(format: Option<Format>, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
+    // Levels by module are all that is offered: filters on fields would bring a regex engine along.
+    let filter: Targets = filter
+        .parse()
         .with_context(|| format!("--log {filter:?} is neither a level nor a list of directives"))
         .map_err(crate::usage)?;
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { Format::Text } else { Format::Json });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        Format::Json => builder.event_format(JsonLines).init(),
-        Format::Text => builder
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        Format::Json => lines.event_format(JsonLines).boxed(),
+        Format::Text => lines
             .with_target(false)
             .with_ansi(terminal)
             .compact()
-            .init(),
-    }
+            .boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .init();
     Ok(())
 }
 

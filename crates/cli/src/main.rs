@@ -13,6 +13,10 @@ mod client;
 mod demo;
 #[cfg(feature = "tunnel")]
 mod edge;
+#[cfg(feature = "garage")]
+mod crds;
+#[cfg(feature = "garage")]
+mod operator;
 
 use std::process::ExitCode;
 
@@ -63,6 +67,12 @@ enum Command {
     /// Explain what an edge would do, and why.
     #[cfg(feature = "tunnel")]
     Explain(client::ExplainArgs),
+    /// Run the controllers: Garage storage and gateway clusters.
+    #[cfg(feature = "garage")]
+    Operator(operator::Args),
+    /// Print the CRDs of the controllers.
+    #[cfg(feature = "garage")]
+    Crds(crds::Args),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -127,6 +137,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(args) => client::status(args).await,
         #[cfg(feature = "tunnel")]
         Command::Explain(args) => client::explain(args).await,
+        #[cfg(feature = "garage")]
+        Command::Operator(args) => Box::pin(operator::run(args)).await,
+        #[cfg(feature = "garage")]
+        Command::Crds(args) => crds::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

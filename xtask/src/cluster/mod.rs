@@ -39,7 +39,10 @@ enum Action {
     Image {
         /// For instance gatewright:dev; pods use it with imagePullPolicy Never
         name: String,
-        /// Installed in /usr/bin; the first one is the entry point
+        /// Where the binaries are in the image
+        #[arg(long, default_value = "/usr/bin")]
+        folder: String,
+        /// The first one is the entry point
         binaries: Vec<PathBuf>,
     },
     /// Run kubectl as the administrator
@@ -63,7 +66,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Action::Up => lifecycle::up(&node),
         Action::Down => lifecycle::down(&node),
         Action::Status => lifecycle::status(&node),
-        Action::Image { name, binaries } => add_image(&node, &name, &binaries),
+        Action::Image {
+            name,
+            folder,
+            binaries,
+        } => add_image(&node, &name, &folder, &binaries),
         Action::Kubectl { arguments } => pass_on(node.kubectl()?.args(arguments)),
         Action::Exec { command } => {
             let (program, arguments) = command.split_first().context("no command is given")?;
@@ -72,9 +79,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-fn add_image(node: &Node, name: &str, binaries: &[PathBuf]) -> Result<()> {
+fn add_image(node: &Node, name: &str, folder: &str, binaries: &[PathBuf]) -> Result<()> {
     let holder = node.holder()?;
-    let archive = image::of_binaries(name, binaries)?;
+    let archive = image::of_binaries(name, folder, binaries)?;
     let path = node.state().join("import.tar");
     std::fs::write(&path, archive).with_context(|| format!("cannot write {}", path.display()))?;
     let imported = image::import(&holder, &path);

@@ -18,7 +18,7 @@ const LINK: &str = "10.250.0.1";
 
 /// A cluster with a node. One that this test brought up ends with it; one that was there stays.
 pub(crate) struct Node {
-    kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     kubectl: PathBuf,
     /// This machine's address as pods see it.
     pub(crate) host: String,
@@ -183,7 +183,7 @@ impl Drop for Edge {
     }
 }
 
-fn xtask(arguments: &[&str]) -> Output {
+pub(crate) fn xtask(arguments: &[&str]) -> Output {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     Command::new(cargo)
         .args(["run", "--quiet", "--package", "xtask", "--"])
@@ -194,7 +194,7 @@ fn xtask(arguments: &[&str]) -> Output {
         .unwrap_or_else(|e| panic!("cannot start cargo: {e}"))
 }
 
-fn expect(output: Output, what: &str) -> Output {
+pub(crate) fn expect(output: Output, what: &str) -> Output {
     assert!(
         output.status.success(),
         "{what} failed ({}): {}",
@@ -204,7 +204,7 @@ fn expect(output: Output, what: &str) -> Output {
     output
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -3,34 +3,56 @@
 
 use crate::error::{Error, Result};
 use gateway_api::referencegrants::ReferenceGrant;
-use gatewright_controller::Ctx;
-use gatewright_garage::api::GROUP;
+use gatewright_controller::{Ctx, Namespaces};
+use gatewright_garage::admission::{Grant, GrantFrom, GrantTo};
 use gatewright_garage::cluster::ClusterKey;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
 
 /// Whether `key` may be used by objects of `kind` in the namespace `from`. Without the Gateway API's
 /// CRDs nothing is granted.
 pub(crate) async fn granted(ctx: &Ctx, kind: &str, from: &str, key: &ClusterKey) -> Result<bool> {
-    let grants: Api<ReferenceGrant> = Api::namespaced(ctx.client().clone(), &key.namespace);
-    let list = match grants.list(&ListParams::default()).await {
+    let grants = list(Api::namespaced(ctx.client().clone(), &key.namespace)).await?;
+    Ok(grants.iter().any(|grant| grant.allows(kind, from, key)))
+}
+
+/// All grants.
+pub(crate) async fn all(client: &Client, namespaces: &Namespaces) -> Result<Vec<Grant>> {
+    let mut found = Vec::new();
+    for api in namespaces.apis::<ReferenceGrant>(client) {
+        found.extend(list(api).await?);
+    }
+    Ok(found)
+}
+
+async fn list(api: Api<ReferenceGrant>) -> Result<Vec<Grant>> {
+    let list = match api.list(&ListParams::default()).await {
         Ok(list) => list,
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(false),
-        Err(source) => {
-            let action = format!("list the ReferenceGrants of namespace {}", key.namespace);
-            return Err(Error::read(action, source));
-        }
+        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Vec::new()),
+        Err(source) => return Err(Error::read("list the ReferenceGrants".to_owned(), source)),
     };
-    Ok(list.items.iter().any(|grant| {
-        let spec = &grant.spec;
-        let is_from = spec.from.iter().any(|one| {
-            one.group == GROUP && one.kind == kind && one.namespace == from
-        });
-        let is_to = spec.to.iter().any(|one| {
-            one.group == GROUP
-                && one.kind == "GarageCluster"
-                && one.name.as_ref().is_none_or(|name| *name == key.name)
-        });
-        is_from && is_to
-    }))
+    let grant = |grant: ReferenceGrant| Grant {
+        namespace: grant.namespace().unwrap_or_default(),
+        from: grant
+            .spec
+            .from
+            .into_iter()
+            .map(|from| GrantFrom {
+                group: from.group,
+                kind: from.kind,
+                namespace: from.namespace,
+            })
+            .collect(),
+        to: grant
+            .spec
+            .to
+            .into_iter()
+            .map(|to| GrantTo {
+                group: to.group,
+                kind: to.kind,
+                name: to.name,
+            })
+            .collect(),
+    };
+    Ok(list.items.into_iter().map(grant).collect())
 }

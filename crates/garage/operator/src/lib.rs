@@ -7,7 +7,10 @@ mod error;
 mod grants;
 mod operator;
 mod random;
+mod run;
 mod storage;
+pub mod webhook;
 
 pub use error::{Error, Result};
 pub use operator::{Operator, Options};
+pub use run::run;

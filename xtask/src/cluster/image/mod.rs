@@ -65,8 +65,10 @@ fn make_base(name: &str) -> Result<Vec<u8>> {
     oci::archive(name, &tree, &entry)
 }
 
-/// An image of binaries with the shared libraries they need, on a busybox base. Without binaries, a shell.
-pub(super) fn of_binaries(name: &str, binaries: &[PathBuf]) -> Result<Vec<u8>> {
+/// An image of binaries in `folder` with the shared libraries they need, on a busybox base. Without binaries, a
+/// shell.
+pub(super) fn of_binaries(name: &str, folder: &str, binaries: &[PathBuf]) -> Result<Vec<u8>> {
+    let folder = folder.trim_matches('/');
     let mut tree = Tree::default();
     busybox(&mut tree)?;
     let mut entry = String::from("/bin/sh");
@@ -75,7 +77,8 @@ pub(super) fn of_binaries(name: &str, binaries: &[PathBuf]) -> Result<Vec<u8>> {
             .file_name()
             .and_then(|name| name.to_str())
             .with_context(|| format!("{} has no usable file name", binary.display()))?;
-        let place = format!("usr/bin/{file}");
+        let place = format!("{folder}/{file}");
+        let place = place.trim_start_matches('/').to_owned();
         tree.file(&place, 0o755, read(binary)?);
         for library in libraries(binary)? {
             let content = read(&library)?;

@@ -245,6 +245,6 @@ mod tests {
             { path: /a, capacity: 1000Ki }, { path: /b, readOnly: true }, { path: /c, volume: { size: 1000Ki } }] } } }";
         let desired = Desired::parse(&cluster(spec)).expect("is fine");
         assert_eq!(desired.capacity, Some(2000 * 1024 * 9 / 10));
-        assert_eq!(desired.claims.get("data-2"), Some(&(1000 * 1024)));
+        assert_eq!(desired.claims.get("data-c"), Some(&(1000 * 1024)));
     }
 }

@@ -10,7 +10,7 @@ use gatewright_garage::admin;
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{Desired, Problem, Step, WorkloadWanted, facts};
 use gatewright_garage::config;
-use gatewright_garage::identity::{NodeKey, Peer, SlotKeys, slot_entry};
+use gatewright_garage::identity::{NodeKey, Peer, SlotKeys, slot_entry, slot_public_entry};
 use gatewright_garage::objects::{self, Objects, Owner, Resolved, SecretKeyRef, names, secrets};
 use gatewright_garage::quantity;
 use k8s_openapi::ByteString;
@@ -48,19 +48,19 @@ pub(super) fn objects(
 impl Operator {
     /// Makes the objects be what they should be; what already is so is not written.
     pub(super) async fn ensure_all(&self, objects: &Objects) -> Result<()> {
-        for config_map in &objects.config_map {
+        if let Some(config_map) = &objects.config_map {
             self.ensure(config_map).await?;
         }
         for service in &objects.services {
             self.ensure(service).await?;
         }
-        for budget in &objects.budget {
+        if let Some(budget) = &objects.budget {
             self.ensure(budget).await?;
         }
-        for set in &objects.stateful_set {
+        if let Some(set) = &objects.stateful_set {
             self.ensure(set).await?;
         }
-        for set in &objects.deployment {
+        if let Some(set) = &objects.deployment {
             self.ensure(set).await?;
         }
         Ok(())
@@ -199,8 +199,8 @@ impl Operator {
 
     async fn drop_keys(&self, slots: &BTreeSet<u32>, present: Option<&Secret>) -> Result<()> {
         let Some(secret) = present else { return Ok(()) };
-        let gone: BTreeMap<String, Value> =
-            slots.iter().map(|slot| (slot_entry(*slot), Value::Null)).collect();
+        let entries = slots.iter().flat_map(|slot| [slot_entry(*slot), slot_public_entry(*slot)]);
+        let gone: BTreeMap<String, Value> = entries.map(|entry| (entry, Value::Null)).collect();
         self.ctx.patch_merge(secret, &json!({ "data": gone })).await?;
         Ok(())
     }

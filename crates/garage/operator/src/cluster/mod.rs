@@ -10,7 +10,7 @@ use crate::storage::Asked;
 use gatewright_controller::{Next, Notice, Severity, runner};
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{
-    ClusterKey, Desired, Observed, Plan, Problem, Refusal, Step, Verdict, WorkloadWanted, plan, report,
+    Desired, Observed, Plan, Problem, Refusal, Step, Verdict, WorkloadWanted, plan, report,
 };
 use gatewright_garage::config::Inherited;
 use gatewright_garage::secret::Redacted;
@@ -286,13 +286,4 @@ fn invalid(cluster: &GarageCluster, plan: &Plan, hands: &Hands) -> Vec<Problem> 
         (None, _) => return Vec::new(),
     };
     apply::objects(cluster, wanted, hands).err().unwrap_or_default()
-}
-
-/// The key of an object.
-#[allow(dead_code)]
-fn key(cluster: &GarageCluster) -> ClusterKey {
-    ClusterKey {
-        namespace: cluster.namespace().unwrap_or_default(),
-        name: cluster.name_any(),
-    }
 }

@@ -1,0 +1,185 @@
+//! The admission webhook of the wing: brings the objects that a rule looks at, and asks the rules of
+//! `gatewright_garage::admission`. May not have a rule of its own.
+
+use crate::error::{Error, Result};
+use crate::grants;
+use gatewright_controller::Namespaces;
+use gatewright_controller::webhook::{Configuration, Endpoint, FailurePolicy, Server, Verdict, Webhook};
+use gatewright_garage::admission::{self, World};
+use gatewright_garage::api::{
+    GROUP, GarageAdminToken, GarageBucket, GarageCluster, GarageKey, GarageNode, VERSION,
+};
+use gatewright_garage::cluster::ClusterKey;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::admissionregistration::v1::RuleWithOperations;
+use kube::api::ListParams;
+use kube::core::DynamicObject;
+use kube::core::admission::{AdmissionRequest, Operation};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Path below `/admit/`, and what follows `validate.` in the webhook's name.
+const HANDLER: &str = "garage";
+
+/// Adds the handler of all kinds of the wing.
+#[must_use]
+pub fn handlers(server: Server, client: &Client, namespaces: &Namespaces) -> Server {
+    let (client, namespaces) = (client.clone(), namespaces.clone());
+    server.admit(HANDLER, move |request| {
+        let (client, namespaces) = (client.clone(), namespaces.clone());
+        async move { review(&client, &namespaces, request).await }
+    })
+}
+
+/// The configuration by which the apiserver finds it. What CEL rules of the CRDs refuse never comes
+/// here, and a cluster without the webhook is still guarded by the same rules before each pod.
+#[must_use]
+pub fn configuration(endpoint: Endpoint) -> Configuration {
+    let rule = |operations: &[&str], resources: &[&str]| RuleWithOperations {
+        api_groups: Some(vec![GROUP.to_owned()]),
+        api_versions: Some(vec![VERSION.to_owned()]),
+        operations: Some(operations.iter().map(|one| (*one).to_owned()).collect()),
+        resources: Some(resources.iter().map(|one| (*one).to_owned()).collect()),
+        scope: Some("Namespaced".to_owned()),
+    };
+    let all = [
+        "garageclusters",
+        "garagenodes",
+        "garagebuckets",
+        "garagekeys",
+        "garageadmintokens",
+    ];
+    let webhook = |name: &str, rules, failure_policy| Webhook {
+        name: format!("{name}.{GROUP}"),
+        handler: HANDLER.to_owned(),
+        rules,
+        failure_policy,
+        equivalent: true,
+        timeout: Duration::from_secs(5),
+        namespaces: None,
+        objects: None,
+    };
+    Configuration {
+        name: "gatewright-garage".to_owned(),
+        labels: BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "gatewright".to_owned())]),
+        endpoint,
+        webhooks: vec![
+            webhook("validate", vec![rule(&["CREATE", "UPDATE"], &all)], FailurePolicy::Fail),
+            // It only warns; a namespace must be deletable while the operator is away.
+            webhook("warn", vec![rule(&["DELETE"], &["garageclusters"])], FailurePolicy::Ignore),
+        ],
+    }
+}
+
+async fn review(
+    client: &Client,
+    namespaces: &Namespaces,
+    request: AdmissionRequest<DynamicObject>,
+) -> Verdict {
+    let kind = request.kind.kind.as_str();
+    let verdict = match kind {
+        "GarageCluster" if request.operation == Operation::Delete => deletion(client, namespaces, &request).await,
+        "GarageCluster" => judge(client, namespaces, &request, admission::cluster).await,
+        "GarageNode" => judge(client, namespaces, &request, admission::node).await,
+        "GarageBucket" => judge(client, namespaces, &request, admission::bucket).await,
+        "GarageKey" => judge(client, namespaces, &request, admission::key).await,
+        "GarageAdminToken" => judge(client, namespaces, &request, admission::admin_token).await,
+        other => return Verdict::invalid(format!("this webhook knows no rules for {other}")),
+    };
+    match verdict {
+        Ok(admission::Verdict { deny: None, warnings }) => Verdict::Allow { warnings },
+        Ok(admission::Verdict { deny: Some(reason), warnings }) => match Verdict::invalid(reason) {
+            Verdict::Deny { denial, reason, .. } => Verdict::Deny { denial, reason, warnings },
+            allowed @ Verdict::Allow { .. } => allowed,
+        },
+        Err(error) => Verdict::invalid(format!("it cannot be checked at present: {}", error.chain())),
+    }
+}
+
+async fn judge<K>(
+    client: &Client,
+    namespaces: &Namespaces,
+    request: &AdmissionRequest<DynamicObject>,
+    rules: fn(&K, Option<&K>, &World) -> admission::Verdict,
+) -> Result<admission::Verdict>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    let new = match read::<K>(request.object.as_ref()) {
+        Ok(Some(new)) => new,
+        // A deletion, or a request without an object: there is nothing to judge.
+        Ok(None) => return Ok(admission::Verdict::default()),
+        Err(why) => {
+            return Ok(admission::Verdict { deny: Some(why), warnings: Vec::new() });
+        }
+    };
+    // An old object that cannot be read any more is no reason to refuse the one that mends it.
+    let old = read::<K>(request.old_object.as_ref()).unwrap_or_default();
+    let world = world(client, namespaces).await?;
+    Ok(rules(&new, old.as_ref(), &world))
+}
+
+async fn deletion(
+    client: &Client,
+    namespaces: &Namespaces,
+    request: &AdmissionRequest<DynamicObject>,
+) -> Result<admission::Verdict> {
+    let Ok(Some(cluster)) = read::<GarageCluster>(request.old_object.as_ref()) else {
+        return Ok(admission::Verdict::default());
+    };
+    let world = world(client, namespaces).await?;
+    Ok(admission::cluster_deletion(&cluster, &world))
+}
+
+fn read<K: DeserializeOwned>(object: Option<&DynamicObject>) -> Result<Option<K>, String> {
+    let Some(object) = object else { return Ok(None) };
+    let value = serde_json::to_value(object).map_err(|error| error.to_string())?;
+    serde_json::from_value(value)
+        .map(Some)
+        .map_err(|error| format!("the object cannot be read: {error}"))
+}
+
+/// What the rules look at. Reviews are rare, and a list is never older than the request.
+async fn world(client: &Client, namespaces: &Namespaces) -> Result<World> {
+    let clusters: Vec<GarageCluster> = list(client, namespaces).await?;
+    let nodes: Vec<GarageNode> = list(client, namespaces).await?;
+    let buckets: Vec<GarageBucket> = list(client, namespaces).await?;
+    let keys: Vec<GarageKey> = list(client, namespaces).await?;
+    let tokens: Vec<GarageAdminToken> = list(client, namespaces).await?;
+    Ok(World {
+        clusters: by_key(clusters),
+        nodes: by_key(nodes),
+        buckets: Some(by_key(buckets)),
+        keys: Some(by_key(keys)),
+        tokens: by_key(tokens),
+        grants: grants::all(client, namespaces).await?,
+    })
+}
+
+async fn list<K>(client: &Client, namespaces: &Namespaces) -> Result<Vec<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let mut found = Vec::new();
+    for api in namespaces.apis::<K>(client) {
+        let list = api.list(&ListParams::default()).await;
+        let action = format!("list the {}s", K::kind(&()));
+        found.extend(list.map_err(|source| Error::read(action, source))?.items);
+    }
+    Ok(found)
+}
+
+fn by_key<K: Resource>(objects: Vec<K>) -> BTreeMap<ClusterKey, Arc<K>> {
+    let keyed = |object: K| {
+        let key = ClusterKey {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        };
+        (key, Arc::new(object))
+    };
+    objects.into_iter().map(keyed).collect()
+}
