@@ -13,7 +13,7 @@ use crate::route::Route;
 pub(crate) use rules::HostRules;
 
 /// Groups of the table, and shards of a group. 4,096 shards hold about 250 hosts each at a million hosts, so that
-/// a change copies 128 pointers and one shard of 512 slots.
+/// a change copies 128 pointers and one shard of about 350 slots.
 const FANOUT: usize = 64;
 
 /// Which entry serves a request. Cloning is cheap, and a clone is not touched by later changes of the original:
@@ -53,14 +53,15 @@ pub enum NoMatch {
 /// A group of shards. Slices and no vectors: each pointer on the way is a wait for memory.
 type Group<P> = Arc<[Shard<P>]>;
 
-/// Hosts by their hashes, with linear probing. The number of slots follows from the number of hosts alone: a power of
-/// two, at most three quarters full; or none at all.
+/// Hosts by their hashes, with linear probing. The number of slots follows from the number of hosts alone: at most three
+/// quarters of them are taken; or there are none at all. A host's rules lie in its slot, for a pointer to them would be
+/// one more wait for memory.
 type Shard<P> = Arc<[Slot<P>]>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot<P> {
     hash: u64,
-    rules: Option<Arc<HostRules<P>>>,
+    rules: Option<HostRules<P>>,
 }
 
 /// Which wildcards there are at all, so that a host of a hundred labels does not cost a hundred searches.
@@ -88,7 +89,7 @@ impl<P: Clone> RouteTable<P> {
     /// Replaces all routes of one host pattern by `routes`; none removes the pattern. Of each route only its path,
     /// path type, age, source and id are looked at.
     pub fn set_host<R: AsRef<Route>>(&mut self, host: &HostPattern, routes: Vec<(R, P)>) {
-        let rules = HostRules::new(host, routes).map(Arc::new);
+        let rules = HostRules::new(host, routes);
         let kind = Kind::of(host);
         let hash = hash_of(kind, host.name().as_str());
         let (group, shard) = address(hash);
@@ -96,13 +97,13 @@ impl<P: Clone> RouteTable<P> {
         let shard = &mut Arc::make_mut(group)[shard];
         let (added, heap) = rules
             .as_ref()
-            .map_or((0, 0), |rules| (rules.len(), rules.memory_bytes()));
+            .map_or((0, 0), |rules| (rules.len(), rules.heap_bytes()));
         let is_new = rules.is_some();
         let slots_before = shard.len();
         let before = put(shard, hash, kind, host.name().as_str(), rules);
         let (removed, freed) = before
             .as_ref()
-            .map_or((0, 0), |rules| (rules.len(), rules.memory_bytes()));
+            .map_or((0, 0), |rules| (rules.len(), rules.heap_bytes()));
         self.routes = self.routes + added - removed;
         let slots = |count: usize| count * size_of::<Slot<P>>();
         self.heap = self.heap + heap + slots(shard.len()) - freed - slots(slots_before);
@@ -177,7 +178,7 @@ impl<P: Clone> RouteTable<P> {
         let hash = hash_of(kind, name);
         let (group, shard) = address(hash);
         let shard = &self.groups[group][shard];
-        find(shard, hash, kind, name).and_then(|at| shard[at].rules.as_deref())
+        find(shard, hash, kind, name).and_then(|at| shard[at].rules.as_ref())
     }
 }
 
@@ -244,32 +245,46 @@ fn address(hash: u64) -> (usize, usize) {
 
 /// The place of a host in a shard.
 fn find<P>(shard: &[Slot<P>], hash: u64, kind: Kind, name: &str) -> Option<usize> {
-    let mask = shard.len().checked_sub(1)?;
-    let mut at = (hash as usize) & mask;
+    if shard.is_empty() {
+        return None;
+    }
+    let mut at = home(hash, shard.len());
     loop {
         let slot = &shard[at];
         let rules = slot.rules.as_ref()?;
         if slot.hash == hash && rules.is_for(kind, name) {
             return Some(at);
         }
-        at = (at + 1) & mask;
+        at = after(at, shard.len());
     }
 }
 
+/// Where the search for a hash begins in so many slots. The bits are others than those of [`address`].
+fn home(hash: u64, slots: usize) -> usize {
+    let low = u64::from(hash as u32);
+    // The product's upper half is less than the number of slots.
+    ((low * slots as u64) >> 32) as usize
+}
+
+fn after(at: usize, slots: usize) -> usize {
+    if at + 1 == slots { 0 } else { at + 1 }
+}
+
 /// Sets or removes a host; returns what was there.
-fn put<P>(
+fn put<P: Clone>(
     shard: &mut Shard<P>,
     hash: u64,
     kind: Kind,
     name: &str,
-    rules: Option<Arc<HostRules<P>>>,
-) -> Option<Arc<HostRules<P>>> {
+    rules: Option<HostRules<P>>,
+) -> Option<HostRules<P>> {
     match (find(shard, hash, kind, name), rules) {
         (Some(at), Some(rules)) => Arc::make_mut(shard)[at].rules.replace(rules),
         (Some(at), None) => {
             let before = shard[at].rules.clone();
             // A gap would end a search too early.
-            *shard = rebuilt(shard, hosts(shard) - 1, Some(at));
+            let hosts = hosts(shard) - 1;
+            *shard = rebuilt(shard, hosts, Some(at));
             before
         }
         (None, Some(rules)) => {
@@ -295,37 +310,49 @@ fn hosts<P>(shard: &[Slot<P>]) -> usize {
 }
 
 /// The same hosts, but for the one at `without`, in as many slots as `hosts` of them have.
-fn rebuilt<P>(shard: &[Slot<P>], hosts: usize, without: Option<usize>) -> Shard<P> {
+fn rebuilt<P: Clone>(shard: &mut Shard<P>, hosts: usize, without: Option<usize>) -> Shard<P> {
     let free = || Slot {
         hash: 0,
         rules: None,
     };
     let mut slots: Vec<Slot<P>> = std::iter::repeat_with(free).take(capacity(hosts)).collect();
-    for (at, slot) in shard.iter().enumerate() {
-        if slot.rules.is_some() && Some(at) != without {
-            insert(&mut slots, slot.clone());
+    let mut keep = |at: usize, hash: u64, rules: Option<HostRules<P>>| {
+        if rules.is_some() && Some(at) != without {
+            insert(&mut slots, Slot { hash, rules });
         }
+    };
+    match Arc::get_mut(shard) {
+        // Nobody else has this shard: nothing needs to be copied.
+        Some(own) => own
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, slot)| keep(at, slot.hash, slot.rules.take())),
+        None => shard
+            .iter()
+            .enumerate()
+            .for_each(|(at, slot)| keep(at, slot.hash, slot.rules.clone())),
     }
     slots.into()
 }
 
 /// Puts a host that is not there into the first free slot, of which there is one.
 fn insert<P>(slots: &mut [Slot<P>], slot: Slot<P>) {
-    let mask = slots.len() - 1;
-    let mut at = (slot.hash as usize) & mask;
+    let mut at = home(slot.hash, slots.len());
     while slots[at].rules.is_some() {
-        at = (at + 1) & mask;
+        at = after(at, slots.len());
     }
     slots[at] = slot;
 }
 
-/// Slots for so many hosts.
+/// Slots for so many hosts. It grows by an eighth at most, for slots are large, and not with each host, for growing
+/// copies all of them.
 fn capacity(hosts: usize) -> usize {
     if hosts == 0 {
-        0
-    } else {
-        (hosts + hosts / 3 + 1).next_power_of_two()
+        return 0;
     }
+    let least = hosts + hosts / 3 + 1;
+    let step = (least.next_power_of_two() / 16).max(1);
+    least.next_multiple_of(step)
 }
 
 impl Wildcards {
@@ -381,15 +408,6 @@ impl<P> Clone for RouteTable<P> {
             wildcards: self.wildcards.clone(),
             routes: self.routes,
             heap: self.heap,
-        }
-    }
-}
-
-impl<P> Clone for Slot<P> {
-    fn clone(&self) -> Self {
-        Self {
-            hash: self.hash,
-            rules: self.rules.clone(),
         }
     }
 }

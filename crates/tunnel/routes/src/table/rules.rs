@@ -1,5 +1,7 @@
 //! The paths of one host, packed. May not decode: it compares the bytes that it is given.
 
+use std::sync::Arc;
+
 use gatewright_names::HostPattern;
 
 use super::Kind;
@@ -11,49 +13,51 @@ const LINEAR: usize = 8;
 
 /// The routes of one host pattern, at least one, of which no two have the same key.
 ///
-/// A lookup among a million routes waits for memory, not for the processor: what a host with a few short paths needs
-/// lies in one piece, and a host with many paths is two steps away from each of them.
-#[derive(Debug)]
+/// A lookup among a million routes waits for memory, not for the processor: what a host with one short path needs lies
+/// in one piece, and of a host with many paths only that piece of the text is read where the path must be. Cloning
+/// shares everything but that one piece.
+#[derive(Debug, Clone)]
 pub(crate) struct HostRules<P> {
     kind: Kind,
     name_length: u8,
-    body: Body<P>,
+    /// The name; then, unless there are many, a record per rule: exact ones first, then the longer ones, so that the
+    /// first match wins.
+    text: Text,
+    entries: Entries<P>,
 }
 
-/// The text is the name, then a record per rule: exact ones first, then the longer ones, so that the first match wins.
-/// Entries are in the order of the records.
+/// Entries are in the order in which rules win.
+#[derive(Debug, Clone)]
+enum Entries<P> {
+    One(P),
+    // The vectors cost one step more than slices would, and make the slots of all hosts smaller.
+    Few(Arc<Vec<P>>),
+    Many(Arc<Many<P>>),
+}
+
 #[derive(Debug)]
-enum Body<P> {
-    One {
-        text: Text,
-        entry: P,
-    },
-    Few {
-        text: Text,
-        entries: Box<[P]>,
-    },
-    Many {
-        text: Box<[u8]>,
-        entries: Box<[P]>,
-        index: Index,
-    },
+struct Many<P> {
+    entries: Box<[P]>,
+    index: Index,
 }
 
 /// Bytes that are in place if they are few.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Text {
     Short(u8, [u8; SHORT]),
-    Long(Box<[u8]>),
+    Long(Arc<[u8]>),
 }
 
-/// As many as make a `Text` of 72 bytes.
-const SHORT: usize = 70;
+/// As many as make a `Text` of 64 bytes, and a slot of the table of 96.
+const SHORT: usize = 62;
 
 /// A rule as it stands in the text.
 struct Record<'a> {
     number: usize,
     exact: bool,
     key: &'a [u8],
+    /// All of it.
+    bytes: &'a [u8],
 }
 
 /// Number of the rule (4 bytes), and length of its key with the top bit for exact (2 bytes).
@@ -61,21 +65,21 @@ const RECORD_HEAD: usize = 6;
 const EXACT_BIT: u16 = 1 << 15;
 
 /// Finds a rule by the hash of its key: the hashes of all prefixes of a path come out of one pass over it.
+///
+/// Records with hashes that are alike lie side by side. Where they begin is a short list, which mostly stays in the
+/// processor's cache, so that only the records themselves are waited for.
 #[derive(Debug)]
 struct Index {
-    /// A power of two, at most two thirds full.
-    slots: Box<[Slot]>,
+    text: Box<[u8]>,
+    /// Where each bucket begins, and where the last one ends. The number of buckets is a power of two.
+    begins: Box<[u32]>,
     /// Bit n: there is a prefix of n elements; bit 63: of 63 or more.
     depths: u64,
     has_exact: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    tag: u32,
-    /// Where the record begins; 0, where the name begins, if the slot is free.
-    record: u32,
-}
+/// Rules in a bucket, on average at most; half as many at least.
+const BUCKET: usize = 4;
 
 impl<P> HostRules<P> {
     /// `None` if no route is left. A path that no request can have is left out.
@@ -116,7 +120,7 @@ impl<P> HostRules<P> {
             else {
                 continue;
             };
-            if u32::try_from(text.len()).is_err() {
+            if u32::try_from(text.len() + RECORD_HEAD + key.len()).is_err() {
                 break;
             }
             text.extend_from_slice(&number.to_le_bytes());
@@ -126,28 +130,21 @@ impl<P> HostRules<P> {
         }
         // A name has at most 253 characters.
         let name_length = u8::try_from(name.len()).ok()?;
-        let body = match entries.len() {
-            0 | 1 => Body::One {
-                text: Text::new(text),
-                entry: entries.pop()?,
-            },
-            2..=LINEAR => Body::Few {
-                text: Text::new(text),
-                entries: entries.into(),
-            },
+        let entries = match entries.len() {
+            0 | 1 => Entries::One(entries.pop()?),
+            2..=LINEAR => Entries::Few(Arc::new(entries)),
             rules => {
-                let index = Index::new(&text, name.len(), rules);
-                Body::Many {
-                    text: text.into(),
-                    entries: entries.into(),
-                    index,
-                }
+                let index = Index::new(&text[name.len()..], rules);
+                text.truncate(name.len());
+                let entries = entries.into();
+                Entries::Many(Arc::new(Many { entries, index }))
             }
         };
         Some(Self {
             kind: Kind::of(pattern),
             name_length,
-            body,
+            text: Text::new(text),
+            entries,
         })
     }
 
@@ -158,79 +155,81 @@ impl<P> HostRules<P> {
 
     /// The suffix of a wildcard, or the host.
     fn name(&self) -> &[u8] {
-        &self.text()[..usize::from(self.name_length)]
+        &self.text.bytes()[..usize::from(self.name_length)]
     }
 
     pub(crate) fn len(&self) -> usize {
-        match &self.body {
-            Body::One { .. } => 1,
-            Body::Few { entries, .. } | Body::Many { entries, .. } => entries.len(),
+        match &self.entries {
+            Entries::One(_) => 1,
+            Entries::Few(entries) => entries.len(),
+            Entries::Many(many) => many.entries.len(),
         }
     }
 
     /// The entry of a rule that `find` returned.
     pub(crate) fn entry(&self, rule: usize) -> Option<&P> {
-        match &self.body {
-            Body::One { entry, .. } => Some(entry),
-            Body::Few { entries, .. } | Body::Many { entries, .. } => entries.get(rule),
+        match &self.entries {
+            Entries::One(entry) => Some(entry),
+            Entries::Few(entries) => entries.get(rule),
+            Entries::Many(many) => many.entries.get(rule),
         }
     }
 
     /// The number of the rule that wins for one reading of a path, which starts with a slash.
     pub(crate) fn find(&self, path: &[u8]) -> Option<usize> {
-        match &self.body {
-            Body::One { text, .. } | Body::Few { text, .. } => {
-                let mut records = records(text.bytes(), usize::from(self.name_length));
+        match &self.entries {
+            Entries::One(_) | Entries::Few(_) => {
+                let mut records = records(&self.text.bytes()[usize::from(self.name_length)..]);
                 records
-                    .find(|(_, record)| record.matches(path))
-                    .map(|(_, record)| record.number)
+                    .find(|record| record.matches(path))
+                    .map(|record| record.number)
             }
-            Body::Many { text, index, .. } => index.find(text, path),
+            Entries::Many(many) => many.index.find(path),
         }
     }
 
-    /// Bytes of this and of what belongs to it, but for what the entries point to.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let counters = 2 * size_of::<usize>();
-        let body = match &self.body {
-            Body::One { text, .. } => text.heap(),
-            Body::Few { text, entries } => text.heap() + size_of_val(&**entries),
-            Body::Many {
-                text,
-                entries,
-                index,
-            } => text.len() + size_of_val(&**entries) + size_of_val(&*index.slots),
+    /// Bytes that belong to this and lie elsewhere, but for what the entries point to.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let entries = match &self.entries {
+            Entries::One(_) => 0,
+            Entries::Few(entries) => COUNTERS + size_of_val(&**entries) + size_of_val(&entries[..]),
+            Entries::Many(many) => {
+                let Many { entries, index } = &**many;
+                let Index { text, begins, .. } = index;
+                COUNTERS
+                    + size_of_val(&**many)
+                    + size_of_val(&**entries)
+                    + text.len()
+                    + size_of_val(&**begins)
+            }
         };
-        counters + size_of::<Self>() + body
-    }
-
-    fn text(&self) -> &[u8] {
-        match &self.body {
-            Body::One { text, .. } | Body::Few { text, .. } => text.bytes(),
-            Body::Many { text, .. } => text,
-        }
+        self.text.heap() + entries
     }
 }
 
-/// The record that begins at `at`.
-fn record(text: &[u8], at: usize) -> Option<Record<'_>> {
-    let (head, rest) = text.get(at..)?.split_first_chunk::<RECORD_HEAD>()?;
+/// What an `Arc` counts with.
+const COUNTERS: usize = 2 * size_of::<usize>();
+
+/// The record at the beginning of a text.
+fn record(text: &[u8]) -> Option<Record<'_>> {
+    let (head, rest) = text.split_first_chunk::<RECORD_HEAD>()?;
     let &[a, b, c, d, low, high] = head;
     let length = u16::from_le_bytes([low, high]);
+    let key_length = usize::from(length & !EXACT_BIT);
     Some(Record {
         number: u32::from_le_bytes([a, b, c, d]) as usize,
         exact: length & EXACT_BIT != 0,
-        key: rest.get(..usize::from(length & !EXACT_BIT))?,
+        key: rest.get(..key_length)?,
+        bytes: &text[..RECORD_HEAD + key_length],
     })
 }
 
-/// All records from `at` on, with where they begin.
-fn records(text: &[u8], mut at: usize) -> impl Iterator<Item = (usize, Record<'_>)> {
+/// The records of a text.
+fn records(mut text: &[u8]) -> impl Iterator<Item = Record<'_>> {
     std::iter::from_fn(move || {
-        let record = record(text, at)?;
-        let begins = at;
-        at += RECORD_HEAD + record.key.len();
-        Some((begins, record))
+        let record = record(text)?;
+        text = &text[record.bytes.len()..];
+        Some(record)
     })
 }
 
@@ -256,7 +255,7 @@ impl Text {
     fn heap(&self) -> usize {
         match self {
             Self::Short(..) => 0,
-            Self::Long(bytes) => bytes.len(),
+            Self::Long(bytes) => COUNTERS + bytes.len(),
         }
     }
 }
@@ -318,79 +317,72 @@ fn prefixes(path: &[u8], mut visit: impl FnMut(usize, u64, usize)) -> u64 {
 }
 
 impl Index {
-    /// Of a text with so many rules that begin after the name.
-    fn new(text: &[u8], name: usize, rules: usize) -> Self {
-        let capacity = (rules * 3 / 2 + 1).next_power_of_two();
-        let free = Slot { tag: 0, record: 0 };
-        let mut index = Self {
-            slots: vec![free; capacity].into(),
-            depths: 0,
-            has_exact: false,
-        };
-        for (at, record) in records(text, name) {
-            let mut depth = 0;
-            let hash = prefixes(record.key, |deeper, _, _| depth = deeper);
-            let hash = if record.exact { hash ^ EXACT } else { hash };
-            if record.exact {
-                index.has_exact = true;
-            } else {
-                index.depths |= depth_bit(depth);
+    /// Of a text with so many rules.
+    fn new(text: &[u8], rules: usize) -> Self {
+        let buckets = rules.div_ceil(BUCKET).next_power_of_two();
+        let (mut depths, mut has_exact) = (0, false);
+        let mut placed: Vec<(usize, Record<'_>)> = records(text)
+            .map(|record| {
+                let mut depth = 0;
+                let mut hash = prefixes(record.key, |deeper, _, _| depth = deeper);
+                if record.exact {
+                    has_exact = true;
+                    hash ^= EXACT;
+                } else {
+                    depths |= depth_bit(depth);
+                }
+                (bucket(hash, buckets), record)
+            })
+            .collect();
+        placed.sort_by_key(|(bucket, _)| *bucket);
+        let mut sorted = Vec::with_capacity(text.len());
+        let mut begins = Vec::with_capacity(buckets + 1);
+        let mut placed = placed.into_iter().peekable();
+        for bucket in 0..buckets {
+            // The text was made so that everything in it is within 32 bits.
+            begins.push(sorted.len() as u32);
+            while let Some((_, record)) = placed.next_if(|(of, _)| *of == bucket) {
+                sorted.extend_from_slice(record.bytes);
             }
-            let mut slot = index.home(hash);
-            while index.slots[slot].record != 0 {
-                slot = (slot + 1) & (capacity - 1);
-            }
-            // The text was made so that every record begins within 32 bits.
-            index.slots[slot] = Slot {
-                tag: tag(hash),
-                record: at as u32,
-            };
         }
-        index
+        begins.push(sorted.len() as u32);
+        Self {
+            text: sorted.into(),
+            begins: begins.into(),
+            depths,
+            has_exact,
+        }
     }
 
-    fn find(&self, text: &[u8], path: &[u8]) -> Option<usize> {
+    fn find(&self, path: &[u8]) -> Option<usize> {
         let mut longest = None;
         let whole = prefixes(path, |depth, hash, length| {
             if self.depths & depth_bit(depth) != 0
-                && let Some(rule) = self.get(text, hash, &path[..length], false)
+                && let Some(rule) = self.get(hash, &path[..length], false)
             {
                 longest = Some(rule);
             }
         });
         let exact = if self.has_exact {
-            self.get(text, whole ^ EXACT, path, true)
+            self.get(whole ^ EXACT, path, true)
         } else {
             None
         };
         exact.or(longest)
     }
 
-    fn get(&self, text: &[u8], hash: u64, key: &[u8], exact: bool) -> Option<usize> {
-        let mut at = self.home(hash);
-        loop {
-            let slot = self.slots[at];
-            if slot.record == 0 {
-                return None;
-            }
-            if slot.tag == tag(hash)
-                && let Some(record) = record(text, slot.record as usize)
-                && record.exact == exact
-                && record.key == key
-            {
-                return Some(record.number);
-            }
-            at = (at + 1) & (self.slots.len() - 1);
-        }
-    }
-
-    fn home(&self, hash: u64) -> usize {
-        (hash as usize) & (self.slots.len() - 1)
+    fn get(&self, hash: u64, key: &[u8], exact: bool) -> Option<usize> {
+        let bucket = bucket(hash, self.begins.len() - 1);
+        let (begin, end) = (self.begins[bucket], self.begins[bucket + 1]);
+        records(&self.text[begin as usize..end as usize])
+            .find(|record| record.exact == exact && record.key == key)
+            .map(|record| record.number)
     }
 }
 
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
+/// The bucket of a hash, of which the upper half is mixed best.
+fn bucket(hash: u64, buckets: usize) -> usize {
+    (hash >> 32) as usize & (buckets - 1)
 }
 
 fn depth_bit(depth: usize) -> u64 {
