@@ -12,3 +12,8 @@ pub mod admission;
 pub mod api;
 pub mod config;
 pub mod objects;
+pub mod bucket;
+pub mod key;
+pub mod node;
+pub mod tenant;
+pub mod token;

@@ -1,0 +1,288 @@
+//! A small Garage in memory, in which the steps of a plan are carried out: roles never leak, and nobody
+//! else's is touched.
+
+use super::*;
+use crate::api::GarageNode;
+use crate::cluster::Node;
+use crate::layout::Role;
+
+#[derive(Debug, Clone, PartialEq)]
+struct World {
+    version: u64,
+    roles: BTreeMap<NodeId, Role>,
+    staged: Vec<Change>,
+    /// Nodes that have not confirmed the newest version.
+    behind: BTreeSet<NodeId>,
+    up: BTreeSet<NodeId>,
+    finalizer: bool,
+    has_key: bool,
+    recorded: Option<NodeId>,
+    refuses: Option<String>,
+    released: bool,
+}
+
+fn node(n: u8) -> NodeId {
+    format!("{n:02x}").repeat(32).parse().expect("64 digits")
+}
+
+fn theirs() -> Role {
+    Role {
+        zone: "z".into(),
+        capacity: Some(1 << 30),
+        tags: BTreeSet::new(),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            version: 1,
+            roles: [(node(1), theirs())].into(),
+            staged: Vec::new(),
+            behind: BTreeSet::new(),
+            up: [node(1), node(2)].into(),
+            finalizer: false,
+            has_key: false,
+            recorded: None,
+            refuses: None,
+            released: false,
+        }
+    }
+
+    fn observe(&self) -> Observed {
+        let status = |id: &NodeId| {
+            (
+                *id,
+                Node {
+                    up: true,
+                    version: None,
+                },
+            )
+        };
+        let preview = match &self.refuses {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        };
+        let draining = match self.behind.is_empty() {
+            true => BTreeSet::new(),
+            false => [self.version - 1].into(),
+        };
+        Observed {
+            finalizer: self.finalizer,
+            home: Home::Reached,
+            id: Some(Ok(node(2))),
+            recorded: self.recorded,
+            has_key: self.has_key,
+            auto_apply: true,
+            peer: Some(Peer {
+                id: node(2),
+                host: "h".into(),
+                port: 1,
+            }),
+            facts: Some(Facts {
+                layout: layout::Seen {
+                    version: self.version,
+                    roles: self.roles.clone(),
+                    staged: self.staged.clone(),
+                    preview: (!self.staged.is_empty()).then_some(preview),
+                    history: Some(History {
+                        draining,
+                        behind: self.behind.clone(),
+                    }),
+                    up: self.up.clone(),
+                    ..layout::Seen::default()
+                },
+                nodes: self.up.iter().map(status).collect(),
+                ..Facts::default()
+            }),
+            ..Observed::default()
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::AddFinalizer => self.finalizer = true,
+            Step::RemoveFinalizer => {
+                assert!(self.behind.is_empty(), "it goes while others rely on it");
+                self.finalizer = false;
+                self.released = true;
+            }
+            Step::MintKey => self.has_key = true,
+            Step::Stage(changes) => self.staged.extend(changes.clone()),
+            Step::Revert => self.staged.clear(),
+            Step::Apply(version) => {
+                assert_eq!(*version, self.version + 1);
+                self.version = *version;
+                self.behind = self.roles.keys().copied().collect();
+                for change in std::mem::take(&mut self.staged) {
+                    match change {
+                        Change::Set(id, role) => self.roles.insert(id, role),
+                        Change::Remove(id) => self.roles.remove(&id),
+                    };
+                }
+                // Living nodes confirm at once.
+                self.behind.retain(|id| !self.up.contains(id));
+            }
+            Step::SkipDead(_) => self.behind.retain(|id| self.up.contains(id)),
+        }
+    }
+
+    fn run(&mut self, object: &GarageNode, mut steps: usize) -> (usize, Plan) {
+        let desired = Desired::parse(object).expect("is fine");
+        let mut made = 0;
+        for _ in 0..20 {
+            let seen = self.observe();
+            let plan = plan(&desired, &seen);
+            for step in &plan.steps {
+                if steps == 0 {
+                    return (made, plan);
+                }
+                steps -= 1;
+                made += 1;
+                self.apply(step);
+            }
+            let status = report(object, &desired, &seen, &plan, None).status;
+            self.recorded = status["nodeId"].as_str().and_then(|id| id.parse().ok());
+            if self.released || plan.steps.is_empty() {
+                return (made, plan);
+            }
+        }
+        panic!("no end of it: {self:#?}");
+    }
+}
+
+fn object(spec: &str) -> GarageNode {
+    let text = format!(
+        "apiVersion: garage.rajsingh.info/v1alpha1\nkind: GarageNode\nmetadata: {{ name: n, namespace: ns, uid: u }}\nspec: {{ clusterRef: {{ name: c }}, zone: z, {spec} }}"
+    );
+    serde_saphyr::from_str(&text).expect("a GarageNode")
+}
+
+fn ending(mut object: GarageNode) -> GarageNode {
+    let time = crate::tenant::time("2026-01-01T00:00:00Z").expect("a time");
+    object.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
+    object
+}
+
+fn external() -> String {
+    format!(
+        "capacity: 1Gi, tags: [x], nodeId: '{}', external: {{ address: h }}",
+        node(2)
+    )
+}
+
+#[test]
+fn a_node_gets_its_role_and_loses_it_wherever_a_process_dies() {
+    for spec in [
+        external(),
+        "gateway: true".into(),
+        "capacity: 1Gi, podSelector: { name: p }".into(),
+    ] {
+        let (object, gone) = (object(&spec), ending(object(&spec)));
+        let mut whole = World::new();
+        let (steps, plan) = whole.run(&object, usize::MAX);
+        assert_eq!(plan.verdict, Verdict::Ready, "{spec}");
+        assert_eq!((whole.version, whole.run(&object, usize::MAX).0), (2, 0));
+        let role = &whole.roles[&node(2)];
+        assert_eq!(role.owner(), Some("u"));
+        assert_eq!(role.capacity, spec.contains("capacity").then_some(1 << 30));
+        for cut in 0..=steps {
+            let mut world = World::new();
+            world.run(&object, cut);
+            let begun = world.clone();
+            world.run(&object, usize::MAX);
+            assert_eq!(world, whole, "{spec}: died after {cut} steps");
+            for cut in 0..4 {
+                let mut world = begun.clone();
+                world.run(&gone, cut);
+                world.run(&gone, usize::MAX);
+                assert_eq!(world.roles, World::new().roles, "{spec}");
+                assert!(world.staged.is_empty() && !world.finalizer);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_died_with_its_role_is_skipped_and_others_are_waited_for() {
+    let object = object(&external());
+    let mut world = World::new();
+    world.run(&object, usize::MAX);
+    world.up.remove(&node(2));
+    let mut other = world.clone();
+    let (_, plan) = world.run(&ending(object.clone()), usize::MAX);
+    assert!(world.released, "{plan:?}");
+    assert_eq!(world.roles, World::new().roles);
+    other.up.remove(&node(1));
+    let (_, plan) = other.run(&ending(object), usize::MAX);
+    assert!(
+        matches!(plan.verdict, Verdict::Waiting(Wait::Settling(_))),
+        "{plan:?}"
+    );
+}
+
+#[test]
+fn no_role_before_the_connection_and_none_of_somebody_else() {
+    let mut world = World::new();
+    world.up.remove(&node(2));
+    let (_, plan) = world.run(&object(&external()), usize::MAX);
+    assert_eq!(plan.verdict, Verdict::Waiting(Wait::Connection));
+    assert_eq!(plan.connect.map(|peer| peer.id), Some(node(2)));
+    let mut world = World::new();
+    let role = Role {
+        tags: [layout::owner_tag("v")].into(),
+        ..theirs()
+    };
+    world.roles.insert(node(2), role);
+    let (_, plan) = world.run(&object(&external()), usize::MAX);
+    assert!(
+        matches!(plan.verdict, Verdict::Refused(Refusal::RoleTaken { .. })),
+        "{plan:?}"
+    );
+    let mut world = World::new();
+    world.staged = vec![Change::Remove(node(1))];
+    let (_, plan) = world.run(&object(&external()), usize::MAX);
+    assert!(
+        matches!(
+            plan.verdict,
+            Verdict::Waiting(Wait::ForeignStagedChanges(_))
+        ),
+        "{plan:?}"
+    );
+    assert_eq!(world.staged.len(), 1);
+}
+
+#[test]
+fn garages_own_words_are_told_and_a_cluster_that_ends_holds_nothing() {
+    let mut world = World::new();
+    world.refuses = Some("too few zones".into());
+    let (_, plan) = world.run(&object(&external()), usize::MAX);
+    assert_eq!(
+        plan.verdict,
+        Verdict::Waiting(Wait::LayoutBlocked("too few zones".into()))
+    );
+    let gone = Desired::parse(&ending(object(&external()))).expect("is fine");
+    let seen = Observed {
+        cluster_ends: true,
+        ..world.observe()
+    };
+    assert_eq!(super::plan(&gone, &seen).steps, [Step::RemoveFinalizer]);
+}
+
+#[test]
+fn each_problem_names_its_field() {
+    for (spec, field) in [
+        (
+            "external: { address: h }, capacity: 1Gi".to_owned(),
+            "spec.external",
+        ),
+        ("podSelector: { name: p }".into(), "spec.capacity"),
+        ("gateway: true, capacity: 1Gi".into(), "spec.capacity"),
+        ("capacity: 1Gx".into(), "spec.capacity"),
+        ("capacity: '100'".into(), "spec.capacity"),
+    ] {
+        let problems = Desired::parse(&object(&spec)).expect_err(&spec);
+        assert_eq!(problems[0].field, field, "{spec}");
+    }
+}
