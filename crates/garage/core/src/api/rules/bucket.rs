@@ -10,7 +10,7 @@ pub(in crate::api) fn bucket() -> Rules {
     aliases(&mut rules);
     rules.rule(
         "spec.quotas.maxSize",
-        format!("{}.sign() >= 0", quantity("self")),
+        format!("{}.compareTo(quantity('0')) >= 0", quantity("self")),
         "quotas.maxSize cannot be negative",
     );
     rules.rule(

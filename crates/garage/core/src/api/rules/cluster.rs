@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::serving::serving;
 use super::volumes::volumes;
-use super::{Rules, or};
+use super::{Rules, or, same};
 use crate::api::names::{PREFIX, RESERVED_ENV, RESERVED_LABEL_PREFIXES};
 
 pub(in crate::api) fn cluster() -> Rules {
@@ -128,17 +128,16 @@ fn connect_to(rules: &mut Rules) {
         "connectTo.clusterRef excludes rpcSecretRef, bootstrapPeers, adminApiEndpoint and adminTokenSecretRef: they are \
          taken from the GarageCluster that it names",
     );
-    let missing = EXTERNAL.map(|field| format!("(has(self.{field}) ? [] : ['{field}'])"));
-    rules.rule_saying(
-        "spec.connectTo",
-        format!("has(self.clusterRef) || ({})", has.join(" && ")),
-        "connectTo without clusterRef needs rpcSecretRef, bootstrapPeers, adminApiEndpoint and adminTokenSecretRef",
-        format!(
-            "'connectTo without clusterRef needs rpcSecretRef, bootstrapPeers, adminApiEndpoint and \
-             adminTokenSecretRef; missing: ' + ({}).join(', ')",
-            missing.join(" + ")
-        ),
-    );
+    for (field, has) in EXTERNAL.iter().zip(&has) {
+        rules.rule(
+            "spec.connectTo",
+            format!("has(self.clusterRef) || {has}"),
+            &format!(
+                "connectTo without clusterRef needs rpcSecretRef, bootstrapPeers, adminApiEndpoint and \
+                 adminTokenSecretRef; {field} is missing"
+            ),
+        );
+    }
     rules.cluster_ref("spec.connectTo.clusterRef");
     for peers in [
         "spec.connectTo.bootstrapPeers",
@@ -171,16 +170,13 @@ fn immutable(rules: &mut Rules) {
         format!("{new} == {old}"),
         "gateway is immutable: create another GarageCluster",
     );
-    let target = |of: &str| {
-        format!(
-            "[{}, {}]",
-            or(of, "connectTo.clusterRef.name", "''"),
-            or(of, "connectTo.clusterRef.namespace", "''")
-        )
-    };
     rules.rule(
         "spec",
-        format!("!{new} || !{old} || {} == {}", target("self"), target("oldSelf")),
+        format!(
+            "!{new} || !{old} || ({} && {})",
+            same("connectTo.clusterRef.name", None),
+            same("connectTo.clusterRef.__namespace__", None)
+        ),
         "the target of connectTo is immutable: create another GarageCluster for another storage cluster",
     );
     let factor = |of: &str, default: &str| or(of, "replication.factor", default);
@@ -198,11 +194,7 @@ fn immutable(rules: &mut Rules) {
     );
     rules.rule(
         "spec",
-        format!(
-            "{new} || {} == {}",
-            or("self", "database.engine", "'lmdb'"),
-            or("oldSelf", "database.engine", "'lmdb'")
-        ),
+        format!("{new} || {}", same("database.engine", Some("'lmdb'"))),
         "database.engine is immutable (lmdb when absent): Garage would start with an empty database",
     );
     rules.rule(

@@ -95,8 +95,10 @@ impl Rules {
         self.cluster_ref("spec.clusterRef");
         self.rule(
             "spec.clusterRef",
-            "self.name == oldSelf.name && (has(self.namespace) ? self.namespace : '') == \
-             (has(oldSelf.namespace) ? oldSelf.namespace : '')",
+            format!(
+                "self.name == oldSelf.name && {}",
+                same("__namespace__", None)
+            ),
             &format!("clusterRef is immutable: create another {kind} for another cluster"),
         );
     }
@@ -162,15 +164,38 @@ impl Rules {
     }
 }
 
-/// CEL: the value of an optional field, or a default. `path` is relative to `root`, with dots.
-fn or(root: &str, path: &str, default: &str) -> String {
+/// CEL: whether an optional field at `path` (with dots) of `root` is there.
+fn present(root: &str, path: &str) -> String {
     let mut so_far = root.to_owned();
     let mut tests = Vec::new();
     for part in path.split('.') {
         so_far = format!("{so_far}.{part}");
         tests.push(format!("has({so_far})"));
     }
-    format!("({} ? {so_far} : {default})", tests.join(" && "))
+    format!("({})", tests.join(" && "))
+}
+
+/// CEL: the value of an optional number or boolean, or a default. Not for strings: the apiserver takes the result of
+/// a condition for one without bounds, and comparing such strings for too costly.
+fn or(root: &str, path: &str, default: &str) -> String {
+    format!("({} ? {root}.{path} : {default})", present(root, path))
+}
+
+/// CEL: whether a string did not change, where absent means `default` (or nothing but itself). A field that is a
+/// keyword of CEL is written `__namespace__`.
+fn same(path: &str, default: Option<&str>) -> String {
+    let (new, old) = (present("self", path), present("oldSelf", path));
+    match default {
+        None => format!("{new} == {old} && (!{new} || self.{path} == oldSelf.{path})"),
+        Some(default) => format!(
+            "({new} ? ({old} ? self.{path} == oldSelf.{path} : self.{path} == {default}) : (!{old} || oldSelf.{path} == {default}))"
+        ),
+    }
+}
+
+/// CEL: whether a quantity is above 0.
+fn positive(of: &str) -> String {
+    format!("{}.compareTo(quantity('0')) > 0", quantity(of))
 }
 
 /// CEL: an int-or-string quantity as a quantity.

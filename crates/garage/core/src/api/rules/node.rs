@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Rules, or, quantity};
+use super::{Rules, quantity, same};
 use crate::api::names::{PREFIX, RESERVED_LABEL_PREFIXES};
 
 pub(in crate::api) fn node() -> Rules {
@@ -105,11 +105,7 @@ fn volumes(rules: &mut Rules) {
             rules.bound(&format!("{path}.{field}"), json!({ "maxLength": 253 }));
             rules.rule(
                 &path,
-                format!(
-                    "{} == {}",
-                    or("self", field, "''"),
-                    or("oldSelf", field, "''")
-                ),
+                same(field, None),
                 &format!("storage.{volume}.{field} is immutable: the claim exists"),
             );
         }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::cluster::gateway;
-use super::{Rules, or, quantity};
+use super::{Rules, or, positive};
 use crate::api::names::PREFIX;
 
 pub(super) fn serving(rules: &mut Rules) {
@@ -111,7 +111,7 @@ pub(super) fn serving(rules: &mut Rules) {
         let name = size.strip_prefix("spec.").unwrap_or(size);
         rules.rule(
             size,
-            format!("{}.sign() > 0", quantity("self")),
+            positive("self"),
             &format!("{name} must be more than 0"),
         );
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Rules, or, quantity};
+use super::{Rules, positive, quantity, same};
 
 /// The metadata volume when `storage.metadata` is absent.
 const DEFAULT_METADATA_SIZE: &str = "10Gi";
@@ -51,11 +51,7 @@ pub(super) fn volumes(rules: &mut Rules) {
     );
     rules.rule(
         "spec.storage.data",
-        format!(
-            "{} == {}",
-            or("self", "storageClassName", "''"),
-            or("oldSelf", "storageClassName", "''")
-        ),
+        same("storageClassName", None),
         "storage.data.storageClassName is immutable: the claims exist",
     );
     for (path, name) in [
@@ -77,7 +73,7 @@ pub(super) fn volumes(rules: &mut Rules) {
         );
         rules.rule(
             path,
-            format!("{}.sign() > 0", quantity("self")),
+            positive("self"),
             &format!("{name} must be more than 0"),
         );
     }

@@ -72,7 +72,7 @@ async fn refused() {
                 "secretTemplate.labels may not have keys of the operator",
             ),
             (
-                "{ secretTemplate: { annotations: { garage.rajsingh.info/x: y } } }",
+                "{ secretTemplate: { annotations: { garage.rajsingh.info/x: z } } }",
                 "secretTemplate.annotations may not have keys of the operator",
             ),
         ],

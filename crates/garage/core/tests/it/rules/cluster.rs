@@ -23,7 +23,7 @@ async fn accepted() {
             "{ layoutPolicy: Manual, storage: null }",
             "{ storage: { data: { size: 1000000000 } } }",
             "{ env: [{ name: RUST_BACKTRACE, value: '1' }, { name: X, valueFrom: { secretKeyRef: { name: s, key: k, optional: true } } }] }",
-            "{ podLabels: { team: storage, example.com/team: storage }, podAnnotations: { app.kubernetes.io/x: y } }",
+            "{ podLabels: { team: storage, example.com/team: storage }, podAnnotations: { app.kubernetes.io/x: z } }",
             "{ s3Api: { bindAddress: '[::]:3900' }, admin: { bindAddress: 0.0.0.0 }, webApi: { bindAddress: '::' } }",
             "{ webApi: { bindPort: 3904 } }",
             "{ discovery: { kubernetes: { enabled: false } }, logging: { syslog: false }, remoteClusters: [] }",
@@ -180,18 +180,21 @@ async fn connections(door: &mut Door) {
         ],
     )
     .await;
-    let missing = "connectTo without clusterRef needs rpcSecretRef, bootstrapPeers, adminApiEndpoint and adminTokenSecretRef";
     door.rejects(
         EXTERNAL,
         &[
-            ("{ connectTo: { rpcSecretRef: null } }", missing),
+            (
+                "{ connectTo: { rpcSecretRef: null } }",
+                "connectTo without clusterRef needs rpcSecretRef, bootstrapPeers, adminApiEndpoint and adminTokenSecretRef; rpcSecretRef is missing",
+            ),
+            ("{ connectTo: { adminApiEndpoint: null } }", "adminApiEndpoint is missing"),
             (
                 "{ connectTo: { rpcSecretRef: null, adminTokenSecretRef: null } }",
-                "missing: rpcSecretRef, adminTokenSecretRef",
+                "adminTokenSecretRef is missing",
             ),
             (
                 "{ connectTo: { bootstrapPeers: null } }",
-                "missing: bootstrapPeers",
+                "bootstrapPeers is missing",
             ),
             (
                 "{ connectTo: { bootstrapPeers: [] } }",
@@ -322,7 +325,7 @@ async fn serving(door: &mut Door) {
             ("{ database: { fjallBlockCacheSize: 1Mi } }", "database.lmdbMapSize is for engine lmdb"),
             ("{ workers: { resyncWorkerCount: 9 } }", "workers.resyncWorkerCount cannot exceed 8"),
             ("{ publicEndpoint: { type: LoadBalancer } }", "publicEndpoint.loadBalancer.perNode must be true"),
-            ("{ publicEndpoint: { type: LoadBalancer, loadBalancer: { perNode: true, annotations: { garage.rajsingh.info/x: y } } } }", "publicEndpoint.loadBalancer.annotations may not"),
+            ("{ publicEndpoint: { type: LoadBalancer, loadBalancer: { perNode: true, annotations: { garage.rajsingh.info/x: z } } } }", "publicEndpoint.loadBalancer.annotations may not"),
             ("{ publicEndpoint: { type: NodePort } }", "publicEndpoint of type NodePort needs"),
             ("{ publicEndpoint: { type: ExternalIP } }", "publicEndpoint of type ExternalIP needs"),
         ],
@@ -408,8 +411,8 @@ async fn changes(door: &mut Door) {
                 "storage.data.storageClassName is immutable",
             ),
             (
-                "{ layoutPolicy: Manual }",
-                "{ layoutPolicy: Manual, storage: { data: null } }",
+                "{ layoutPolicy: Manual, storage: { metadata: { size: 20Gi } } }",
+                "{ layoutPolicy: Manual, storage: { data: null, metadata: { size: 20Gi } } }",
                 "storage.data cannot be removed",
             ),
             (

@@ -64,7 +64,7 @@ async fn refused() {
             ("{ secretTemplate: { additionalData: { 'a b': x } } }", "secretTemplate.additionalData must have keys of letters"),
             ("{ secretTemplate: { endpointKey: 'a b' } }", "spec.secretTemplate.endpointKey"),
             ("{ secretTemplate: { labels: { app.kubernetes.io/name: x } } }", "secretTemplate.labels may not have keys of the operator"),
-            ("{ secretTemplate: { annotations: { garage.rajsingh.info/x: y } } }", "secretTemplate.annotations may not have keys of the operator"),
+            ("{ secretTemplate: { annotations: { garage.rajsingh.info/x: z } } }", "secretTemplate.annotations may not have keys of the operator"),
         ],
     )
     .await;

@@ -65,7 +65,7 @@ async fn refused() {
                 "podLabels may not have keys of the operator",
             ),
             (
-                "{ podAnnotations: { garage.rajsingh.info/x: y } }",
+                "{ podAnnotations: { garage.rajsingh.info/x: z } }",
                 "podAnnotations may not have keys of the operator",
             ),
             (
