@@ -101,21 +101,23 @@ impl Garage {
         index
     }
 
-    /// Adds and starts a node without a role, and waits until node 0 sees it up. Returns its index.
+    /// Adds and starts a node without a role, and waits until all that run see it up. Returns its index.
     pub async fn add_running(&mut self, setup: Setup) -> usize {
         let index = self.add(setup);
         self.nodes[index].start();
-        self.nodes[index].listens().await;
-        self.sees(0, index, true).await;
+        self.joined(index).await;
         index
     }
 
     /// Adds and starts gateways in zone `dc1`, gives them roles in one layout version, and waits until
-    /// each serves. Returns their indices.
+    /// each knows its own. Returns their indices.
     pub async fn add_gateways(&mut self, count: usize) -> Vec<usize> {
-        let mut added = Vec::new();
-        for _ in 0..count {
-            added.push(self.add_running(Setup::default()).await);
+        let added: Vec<usize> = (0..count).map(|_| self.add(Setup::default())).collect();
+        for index in &added {
+            self.nodes[*index].start();
+        }
+        for index in &added {
+            self.joined(*index).await;
         }
         let role = |index: &usize| self.nodes[*index].role("dc1", None);
         self.apply(added.iter().map(role).collect()).await;
@@ -125,6 +127,17 @@ impl Garage {
             await_condition(&what, PATIENCE, || async { node.healthy().await }).await;
         }
         added
+    }
+
+    /// Waits until all nodes that run see `index` up: a layout that is applied before takes half a minute
+    /// to reach it.
+    async fn joined(&self, index: usize) {
+        self.nodes[index].listens().await;
+        for observer in 0..self.nodes.len() {
+            if observer != index && self.nodes[observer].is_running() {
+                self.sees(observer, index, true).await;
+            }
+        }
     }
 
     /// The nodes, in the order in which they were added.

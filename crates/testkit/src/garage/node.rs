@@ -1,7 +1,7 @@
 //! One Garage process: its folder, identity, configuration, start and end. It may not know the others.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard};
@@ -29,8 +29,6 @@ pub struct Setup {
     pub seed: Option<[u8; 32]>,
     /// Leaves the key to Garage: [`Node::id`] is then not what the node calls itself.
     pub own_key: bool,
-    /// The folder with the RPC secret's mode; Garage refuses 0640 and the like. By default 0600.
-    pub config_mode: Option<u32>,
     /// Keys to leave out of the configuration, for instance `data_dir`.
     pub without: Vec<&'static str>,
     /// Lines at the top of the configuration.
@@ -137,16 +135,8 @@ impl Node {
     pub fn set_peers(&mut self, peers: &[String]) {
         let text = self.config(peers);
         let path = self.config_path();
-        let _ = std::fs::remove_file(&path);
-        std::fs::OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
+        std::fs::write(&path, text)
             .unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
-        set_mode(&path, self.setup.config_mode.unwrap_or(0o600));
     }
 
     fn config_path(&self) -> PathBuf {

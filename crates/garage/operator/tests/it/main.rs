@@ -1,0 +1,10 @@
+//! The operator's I/O against what it speaks to: real Garage, a real apiserver. No fake stands in for either.
+
+mod admin;
+mod admin_buckets;
+mod admin_failures;
+mod admin_layout;
+mod admin_nodes;
+mod facts_configuration;
+mod facts_gateway;
+mod facts_layout;
