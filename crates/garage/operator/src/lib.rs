@@ -2,15 +2,22 @@
 //! what should be is `gatewright-garage`'s to say.
 
 pub mod admin;
+pub mod bucket;
+mod clock;
 pub mod cluster;
 mod error;
 mod grants;
+mod home;
+pub mod key;
+pub mod node;
 mod operator;
 mod random;
 mod run;
 mod storage;
+pub mod token;
 pub mod webhook;
 
+pub use clock::Clock;
 pub use error::{Error, Result};
 pub use operator::{Operator, Options};
 pub use run::run;

@@ -1,0 +1,330 @@
+//! The cluster that a bucket, key, token or node lives in: found, allowed, asked. Also what is known of
+//! all objects of a kind. May not decide what follows.
+
+use crate::error::{Error, Result};
+use crate::grants;
+use crate::operator::{Layout, Operator};
+use crate::storage::{Asked, layout_of};
+use futures_util::{Stream, StreamExt as _, stream};
+use gateway_api::referencegrants::ReferenceGrant;
+use gatewright_controller::Namespaces;
+use gatewright_garage::api::{self, GROUP, GarageCluster, LayoutPolicy};
+use gatewright_garage::cluster::ClusterKey;
+use gatewright_garage::objects::{SecretKeyRef, names};
+use gatewright_garage::tenant;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::ListParams;
+use kube::runtime::reflector::{Store, reflector, store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The cluster of an object.
+pub(crate) struct Home {
+    /// Whether it can be asked.
+    pub(crate) seen: tenant::Home,
+    /// The GarageCluster that is named.
+    pub(crate) referenced: Option<GarageCluster>,
+    /// The GarageCluster that stores; `None` for storage elsewhere.
+    pub(crate) storage: Option<GarageCluster>,
+    /// Whose layout, and so whose buckets and keys.
+    pub(crate) layout: Option<Layout>,
+    /// Its Admin API.
+    pub(crate) asked: Option<Asked>,
+}
+
+impl Home {
+    fn without(seen: tenant::Home, referenced: Option<GarageCluster>) -> Self {
+        Self {
+            seen,
+            referenced,
+            storage: None,
+            layout: None,
+            asked: None,
+        }
+    }
+
+    /// The Admin API; plans that need it are made only when it has answered.
+    pub(crate) fn client(&self, action: &str) -> Result<&crate::admin::Client> {
+        let action = || action.to_owned();
+        let asked = self.asked.as_ref().map(|asked| &asked.client);
+        asked.ok_or_else(|| Error::Gone { action: action() })
+    }
+}
+
+impl Operator {
+    /// Finds the cluster `key` for an object of `kind` in `namespace`, and asks it. An object that ends
+    /// (`absent`) needs no grant to be cleaned up.
+    pub(crate) async fn home(
+        &self,
+        kind: &str,
+        namespace: &str,
+        key: &ClusterKey,
+        absent: bool,
+    ) -> Result<Home> {
+        let found: Option<GarageCluster> =
+            self.ctx.get_opt(Some(&key.namespace), &key.name).await?;
+        let Some(cluster) = found else {
+            return Ok(Home::without(tenant::Home::Missing, None));
+        };
+        let elsewhere = key.namespace != namespace;
+        if elsewhere && !absent && !grants::granted(&self.ctx, kind, namespace, key).await? {
+            return Ok(Home::without(tenant::Home::NotGranted, Some(cluster)));
+        }
+        let mut ending = cluster.metadata.deletion_timestamp.is_some();
+        let connect = cluster
+            .spec
+            .connect_to
+            .clone()
+            .filter(|_| cluster.spec.gateway);
+        let (storage, asked) = match connect.map(|connect| connect.cluster_ref.map(|to| (to, ()))) {
+            None => (Some(cluster.clone()), self.ask_storage(&cluster).await?),
+            Some(Some((reference, ()))) => {
+                let to = tenant::target(&reference, &key.namespace);
+                let storage: Option<GarageCluster> =
+                    self.ctx.get_opt(Some(&to.namespace), &to.name).await?;
+                let gone = storage
+                    .as_ref()
+                    .is_none_or(|one| one.metadata.deletion_timestamp.is_some());
+                ending |= gone;
+                match storage {
+                    Some(storage) if !storage.spec.gateway => {
+                        let asked = self.ask_storage(&storage).await?;
+                        (Some(storage), asked)
+                    }
+                    Some(_) => (
+                        None,
+                        Err(format!("its storage cluster {to} is a gateway cluster")),
+                    ),
+                    None => (
+                        None,
+                        Err(format!("its storage cluster {to} does not exist")),
+                    ),
+                }
+            }
+            Some(None) => (None, self.ask_elsewhere(&cluster).await?),
+        };
+        let layout = Some(lives_in(&cluster));
+        let (seen, asked) = match asked {
+            Ok(asked) => (tenant::Home::Reached, Some(asked)),
+            Err(why) => (tenant::Home::Unreachable { why, ending }, None),
+        };
+        Ok(Home {
+            seen,
+            referenced: Some(cluster),
+            storage,
+            layout,
+            asked,
+        })
+    }
+
+    /// The Admin API of a storage cluster here; with the manual layout GarageNodes' pods are its nodes.
+    async fn ask_storage(&self, storage: &GarageCluster) -> Result<Result<Asked, String>> {
+        match storage.spec.layout_policy {
+            LayoutPolicy::Auto => return self.ask_cluster(storage).await,
+            LayoutPolicy::Manual => {}
+        }
+        let ClusterKey { namespace, name } = place(storage);
+        let entry = SecretKeyRef::admin_token(&name, &storage.spec);
+        let Some(token) = self.secret(&namespace, &entry).await? else {
+            let why = format!(
+                "there is no admin token in Secret {namespace}/{}",
+                entry.name
+            );
+            return Ok(Err(why));
+        };
+        let selector = format!(
+            "{}={},{}={name},{}={},{}",
+            api::LABEL_NAME,
+            api::APP,
+            api::LABEL_INSTANCE,
+            api::LABEL_COMPONENT,
+            api::COMPONENT_STORAGE,
+            names::LABEL_NODE,
+        );
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client().clone(), &namespace);
+        let list = pods.list(&ListParams::default().labels(&selector)).await;
+        let action = format!("list the pods of GarageCluster {namespace}/{name}");
+        let mut pods = list.map_err(|source| Error::read(action, source))?.items;
+        pods.sort_by_key(kube::ResourceExt::name_any);
+        let port = storage.spec.admin.clone().unwrap_or_default().bind_port;
+        Ok(self.ask_pods(&pods, port, &token).await)
+    }
+
+    /// The Admin API of storage that no object here stands for.
+    async fn ask_elsewhere(&self, cluster: &GarageCluster) -> Result<Result<Asked, String>> {
+        let namespace = cluster.namespace().unwrap_or_default();
+        let connect = cluster.spec.connect_to.as_ref();
+        let base = connect.and_then(|connect| connect.admin_api_endpoint.as_deref());
+        let entry = connect.and_then(|connect| connect.admin_token_secret_ref.as_ref());
+        let (Some(base), Some(entry)) = (base, SecretKeyRef::given(entry)) else {
+            let why = "spec.connectTo needs adminApiEndpoint and adminTokenSecretRef";
+            return Ok(Err(why.to_owned()));
+        };
+        let Some(token) = self.secret(&namespace, &entry).await? else {
+            return Ok(Err(format!(
+                "Secret {namespace}/{} has no entry {}",
+                entry.name, entry.key
+            )));
+        };
+        let asked = self.ask(base.trim_end_matches('/'), &token).await;
+        Ok(asked.map_err(|error| Error::from(error).chain()))
+    }
+
+    /// Whether a namespace is being deleted, or is gone.
+    pub(crate) async fn ends(&self, namespace: &str) -> Result<bool> {
+        let namespace: Option<Namespace> = self.ctx.get_opt(None, namespace).await?;
+        Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
+    }
+
+    /// Whether a ReferenceGrant lets GarageKeys in the namespace `from` use the GarageBucket `to`.
+    pub(crate) async fn bucket_granted(&self, from: &str, to: &ClusterKey) -> Result<bool> {
+        let api: Api<ReferenceGrant> = Api::namespaced(self.ctx.client().clone(), &to.namespace);
+        let list = match api.list(&ListParams::default()).await {
+            Ok(list) => list,
+            // Without the CRD the apiserver answers with a page that is no Status.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+            Err(source) => {
+                let action = format!("list the ReferenceGrants of namespace {}", to.namespace);
+                return Err(Error::read(action, source));
+            }
+        };
+        Ok(list.items.iter().any(|grant| {
+            let spec = &grant.spec;
+            let is_from = spec
+                .from
+                .iter()
+                .any(|one| one.group == GROUP && one.kind == "GarageKey" && one.namespace == from);
+            let is_to = spec.to.iter().any(|one| {
+                one.group == GROUP
+                    && one.kind == "GarageBucket"
+                    && one.name.as_ref().is_none_or(|name| *name == to.name)
+            });
+            is_from && is_to
+        }))
+    }
+}
+
+/// Whose buckets and keys those of a cluster are.
+pub(crate) fn lives_in(cluster: &GarageCluster) -> Layout {
+    let own = ClusterKey {
+        namespace: cluster.namespace().unwrap_or_default(),
+        name: cluster.name_any(),
+    };
+    let Some(connect) = cluster
+        .spec
+        .connect_to
+        .as_ref()
+        .filter(|_| cluster.spec.gateway)
+    else {
+        return layout_of(&own);
+    };
+    match &connect.cluster_ref {
+        Some(reference) => layout_of(&tenant::target(reference, &own.namespace)),
+        None => {
+            let admin = connect.admin_api_endpoint.clone().unwrap_or_default();
+            Layout::External(admin)
+        }
+    }
+}
+
+/// All objects of a kind, as a watch tells them.
+pub(crate) struct Catalog<K: Resource<DynamicType = ()> + Clone + 'static> {
+    stores: Vec<Store<K>>,
+}
+
+impl<K> Catalog<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    /// The catalog, and the changes that fill it as they are read.
+    pub(crate) fn watch(
+        namespaces: &Namespaces,
+        client: &Client,
+    ) -> (
+        Arc<Self>,
+        impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>,
+    ) {
+        let mut stores = Vec::new();
+        let mut streams = Vec::new();
+        for api in namespaces.apis::<K>(client) {
+            let (reader, writer) = store();
+            let events = watcher(api, watcher::Config::default()).default_backoff();
+            streams.push(reflector(writer, events).touched_objects().boxed());
+            stores.push(reader);
+        }
+        (Arc::new(Self { stores }), stream::select_all(streams))
+    }
+
+    /// Waits for the first lists.
+    pub(crate) async fn ready(&self) {
+        for store in &self.stores {
+            // The writer lives as long as the controller whose reconciliation this is.
+            let _ = store.wait_until_ready().await;
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        self.stores.iter().flat_map(Store::state).collect()
+    }
+
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let is = |one: &K| {
+            one.namespace().as_deref() == Some(namespace)
+                && one.meta().name.as_deref() == Some(name)
+        };
+        self.stores.iter().find_map(|store| store.find(is))
+    }
+}
+
+impl Catalog<GarageCluster> {
+    /// Whose buckets and keys those of the cluster `key` are.
+    pub(crate) fn lives_in(&self, key: &ClusterKey) -> Layout {
+        let cluster = self.get(&key.namespace, &key.name);
+        cluster.map_or_else(|| layout_of(key), |cluster| lives_in(&cluster))
+    }
+
+    /// Whether objects that name `key` are concerned by a change of `changed`.
+    pub(crate) fn concerns(&self, changed: &GarageCluster, key: &ClusterKey) -> bool {
+        let own = place(changed);
+        *key == own || self.lives_in(key) == layout_of(&own)
+    }
+}
+
+/// Where an object is.
+pub(crate) fn place<K: Resource<DynamicType = ()>>(object: &K) -> ClusterKey {
+    ClusterKey {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
+}
+
+/// Tells changes of clusters that concern everything in them from those that do not: a cluster that forms
+/// writes its status often.
+#[derive(Default)]
+pub(crate) struct Marks(Mutex<BTreeMap<ClusterKey, (Option<i64>, bool, Option<String>)>>);
+
+impl Marks {
+    pub(crate) fn is_new(&self, cluster: &GarageCluster) -> bool {
+        let mark = (
+            cluster.metadata.generation,
+            cluster.metadata.deletion_timestamp.is_some(),
+            cluster
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.clone()),
+        );
+        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.insert(place(cluster), mark.clone()) != Some(mark)
+    }
+}

@@ -1,0 +1,192 @@
+//! Drives one GarageNode: observe → plan → apply → status. May not decide: the plan is
+//! `gatewright_garage::node`'s.
+
+mod apply;
+mod observe;
+
+use crate::bucket::{refuse, warn};
+use crate::error::{Error, Result};
+use crate::home::{Catalog, Marks, place};
+use crate::operator::Operator;
+use gatewright_controller::{Next, runner};
+use gatewright_garage::api::{self, GarageCluster, GarageNode};
+use gatewright_garage::node::{Desired, Kind, Refusal, Step, Verdict, plan, report};
+use gatewright_garage::objects::names;
+use gatewright_garage::tenant;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::ResourceExt as _;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Rounds before others get their turn.
+const ROUNDS: usize = 16;
+
+/// What reconciliations of nodes share.
+struct Nodes {
+    operator: Arc<Operator>,
+    nodes: Store<GarageNode>,
+    clusters: Arc<Catalog<GarageCluster>>,
+}
+
+/// Reconciles GarageNodes until `cancel`.
+pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
+    let client = operator.ctx.client().clone();
+    let namespaces = &operator.options.namespaces;
+    let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
+    let labelled = || watcher::Config::default().labels(&ours);
+    let controller = namespaces.controller::<GarageNode>(&client, watcher::Config::default());
+    let (clusters, cluster_changes) = Catalog::<GarageCluster>::watch(namespaces, &client);
+    let nodes = controller.store();
+    let shared = Arc::new(Nodes {
+        operator: operator.clone(),
+        nodes,
+        clusters,
+    });
+    let (of_clusters, of_pods, marks) = (shared.clone(), shared.clone(), Marks::default());
+    let controller = controller
+        .owns_stream(namespaces.related::<PartialObjectMeta<StatefulSet>>(&client, labelled()))
+        .owns_stream(namespaces.related::<PartialObjectMeta<Secret>>(&client, labelled()))
+        .watches_stream(
+            namespaces.related::<PartialObjectMeta<Pod>>(&client, labelled()),
+            move |pod| of_pods.of_pod(&pod),
+        )
+        .watches_stream(cluster_changes, move |cluster| {
+            of_clusters.of_cluster(&cluster, marks.is_new(&cluster))
+        });
+    let metrics = operator.ctx.metrics().clone();
+    let reconcile = move |node: Arc<GarageNode>| {
+        let shared = shared.clone();
+        async move { shared.reconcile(&node).await }
+    };
+    let settings = runner::Settings::new("garagenode");
+    runner::run(
+        controller,
+        settings,
+        &metrics,
+        cancel,
+        Error::category,
+        reconcile,
+    )
+    .await;
+}
+
+impl Nodes {
+    fn of_pod(&self, pod: &PartialObjectMeta<Pod>) -> Vec<ObjectRef<GarageNode>> {
+        let at = place(pod);
+        let owner = pod.labels().get(names::LABEL_NODE);
+        let concerns = |node: &GarageNode| {
+            let selected = node.spec.pod_selector.as_ref();
+            node.namespace().as_deref() == Some(&at.namespace)
+                && (owner == Some(&node.name_any())
+                    || selected.is_some_and(|pod| pod.name == at.name))
+        };
+        let nodes = self.nodes.state();
+        let concerned = nodes.iter().filter(|node| concerns(node));
+        concerned.map(|node| ObjectRef::from_obj(&**node)).collect()
+    }
+
+    fn of_cluster(&self, cluster: &GarageCluster, new: bool) -> Vec<ObjectRef<GarageNode>> {
+        let concerns = |node: &GarageNode| {
+            let namespace = node.namespace().unwrap_or_default();
+            let target = tenant::target(&node.spec.cluster_ref, &namespace);
+            let phase = node
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref());
+            (new || phase != Some("Running")) && self.clusters.concerns(cluster, &target)
+        };
+        let nodes = self.nodes.state();
+        let concerned = nodes.iter().filter(|node| concerns(node));
+        concerned.map(|node| ObjectRef::from_obj(&**node)).collect()
+    }
+
+    async fn reconcile(&self, node: &GarageNode) -> Result<Next> {
+        let operator = &self.operator;
+        let at = place(node);
+        let name = format!("GarageNode {at}");
+        self.clusters.ready().await;
+        // What the runner hands over may be older than our own last write.
+        let fresh: Option<GarageNode> = operator.ctx.get_opt(Some(&at.namespace), &at.name).await?;
+        let uid = node.metadata.uid.clone();
+        let Some(mut node) = fresh.filter(|fresh| fresh.metadata.uid == uid) else {
+            operator.rests(&name);
+            return Ok(Next::Settled);
+        };
+        let desired = match Desired::parse(&node) {
+            Ok(desired) => desired,
+            Err(problems) => {
+                let refusal = Refusal::Invalid(problems);
+                let (reason, message) = (refusal.reason(), refusal.to_string());
+                return refuse(operator, &node, reason, &message, api::FINALIZER_NODE).await;
+            }
+        };
+        let mut known = operator
+            .layout(self.clusters.lives_in(&desired.cluster))
+            .await;
+        for _ in 0..ROUNDS {
+            let (seen, hands) = self.observe(&node, &desired, &mut known).await?;
+            let plan = plan(&desired, &seen);
+            // Decided on what was remembered: somebody may have staged something meanwhile.
+            if !hands.whole && known.settled.is_some() && plan.steps.iter().any(is_about_layout) {
+                known.settled = None;
+                continue;
+            }
+            if plan.workload
+                && desired.kind == Kind::Own
+                && let Err(problems) = self.workload(&node, &hands)
+            {
+                drop(known);
+                let refusal = Refusal::Invalid(problems);
+                let (reason, message) = (refusal.reason(), refusal.to_string());
+                return refuse(operator, &node, reason, &message, api::FINALIZER_NODE).await;
+            }
+            let done = self.apply(&node, &plan, &hands, &mut known).await;
+            if plan.steps.contains(&Step::RemoveFinalizer) && done.is_ok() {
+                operator.rests(&name);
+                return Ok(Next::Settled);
+            }
+            let failure = done
+                .as_ref()
+                .err()
+                .filter(|error| !error.is_race())
+                .map(Error::chain);
+            let report = report(&node, &desired, &seen, &plan, failure.as_deref());
+            if let Some(written) = operator.ctx.write_status(&node, &report.status).await? {
+                warn(operator, &node, report.warning).await;
+                node = written;
+            }
+            match done {
+                Err(error) if error.is_race() => {
+                    return Ok(Next::After(Duration::from_millis(100)));
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {}
+            }
+            if !plan.steps.is_empty() {
+                continue;
+            }
+            let reason = match &plan.verdict {
+                Verdict::Ready => {
+                    operator.rests(&name);
+                    return Ok(Next::After(operator.options.poll));
+                }
+                Verdict::Waiting(wait) => wait.reason(),
+                Verdict::Refused(refusal) => refusal.reason(),
+            };
+            return Ok(Next::After(operator.again(&name, reason)));
+        }
+        Ok(Next::After(Duration::from_millis(100)))
+    }
+}
+
+fn is_about_layout(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Stage(_) | Step::Revert | Step::Apply(_) | Step::SkipDead(_)
+    )
+}

@@ -1,0 +1,256 @@
+//! A namespace of a real apiserver with our CRDs, a real Garage, and our controllers between them. The
+//! GarageCluster there is a gateway cluster of storage elsewhere, so that no pod has to run. It may not
+//! assert anything.
+
+use gatewright_controller::crds::install;
+use gatewright_controller::{Ctx, Namespaces};
+use gatewright_garage::api;
+use gatewright_garage::secret::Redacted;
+use gatewright_garage_operator::admin::{Client as Admin, Settings};
+use gatewright_garage_operator::{Clock, Operator, Options};
+use gatewright_testkit::garage::Credentials;
+use gatewright_testkit::{Cluster, Garage, await_condition};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long a test waits for what must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// All of it. Dropping it stops the controllers.
+pub(crate) struct Rig {
+    pub(crate) garage: Garage,
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) ctx: Ctx,
+    pub(crate) clock: Clock,
+    cancel: CancellationToken,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Rig {
+    /// `None` where Garage or the apiserver is missing.
+    pub(crate) async fn start(storage: usize) -> Option<Self> {
+        let cluster = Cluster::shared().await?;
+        let garage = Garage::start(storage).await?;
+        let client = cluster.client();
+        install(&client, &api::crds(), 1).await.expect("the CRDs");
+        let namespace = cluster.namespace("wing").await;
+        let ctx = Ctx::new(client.clone(), "garage", None);
+        let rig = Self {
+            garage,
+            client,
+            namespace,
+            ctx,
+            clock: Clock::default(),
+            cancel: CancellationToken::new(),
+        };
+        rig.secret("admin", json!({ "token": rig.garage.admin_token() }))
+            .await;
+        rig.secret("rpc", json!({ "secret": rig.garage.rpc_secret() }))
+            .await;
+        let connect = json!({
+            "adminApiEndpoint": rig.garage.node(0).admin_url(),
+            "adminTokenSecretRef": { "name": "admin", "key": "token" },
+            "rpcSecretRef": { "name": "rpc", "key": "secret" },
+            "bootstrapPeers": rig.garage.peers(),
+        });
+        rig.apply(
+            "GarageCluster",
+            "c",
+            json!({ "gateway": true, "replicas": 1, "connectTo": connect }),
+        )
+        .await;
+        rig.run();
+        Some(rig)
+    }
+
+    /// Starts the controllers of users of clusters, in this namespace.
+    pub(crate) fn run(&self) {
+        let options = Options {
+            namespaces: Namespaces::new([self.namespace.clone()]),
+            ..Options::default()
+        };
+        let operator = Arc::new(Operator::new(self.ctx.clone(), options));
+        let (clock, cancel) = (self.clock.clone(), self.cancel.clone());
+        tokio::spawn(gatewright_garage_operator::bucket::run(
+            operator.clone(),
+            cancel.clone(),
+        ));
+        tokio::spawn(gatewright_garage_operator::key::run(
+            operator.clone(),
+            clock.clone(),
+            cancel.clone(),
+        ));
+        tokio::spawn(gatewright_garage_operator::token::run(
+            operator.clone(),
+            clock,
+            cancel.clone(),
+        ));
+        tokio::spawn(gatewright_garage_operator::node::run(operator, cancel));
+    }
+
+    pub(crate) fn api(&self, kind: &str) -> Api<DynamicObject> {
+        let resource =
+            ApiResource::from_gvk(&GroupVersionKind::gvk(api::GROUP, api::VERSION, kind));
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    /// Applies an object as a user does; `spec.clusterRef` is filled in.
+    pub(crate) async fn apply(&self, kind: &str, name: &str, mut spec: Value) -> DynamicObject {
+        if kind != "GarageCluster" && spec.get("clusterRef").is_none() {
+            spec["clusterRef"] = json!({ "name": "c" });
+        }
+        let object = json!({
+            "apiVersion": api::API_VERSION, "kind": kind, "metadata": { "name": name }, "spec": spec,
+        });
+        let params = PatchParams::apply("user").force().validation_strict();
+        let applied = self
+            .api(kind)
+            .patch(name, &params, &Patch::Apply(&object))
+            .await;
+        applied.unwrap_or_else(|error| panic!("{kind} {name}: {error}"))
+    }
+
+    pub(crate) async fn delete(&self, kind: &str, name: &str) {
+        let deleted = self.api(kind).delete(name, &DeleteParams::default()).await;
+        deleted.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+    }
+
+    pub(crate) async fn status(&self, kind: &str, name: &str) -> Option<Value> {
+        let object = self.api(kind).get_opt(name).await.ok().flatten()?;
+        Some(object.data.get("status").cloned().unwrap_or_default())
+    }
+
+    /// Waits until the status is as `check` wants it; panics with the last one.
+    pub(crate) async fn until(
+        &self,
+        kind: &str,
+        name: &str,
+        what: &str,
+        check: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let last = std::sync::Mutex::new(Value::Null);
+        let wait = async {
+            loop {
+                if let Some(status) = self.status(kind, name).await {
+                    let met = check(&status);
+                    *last.lock().expect("whole") = status.clone();
+                    if met {
+                        return status;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(status) => status,
+            Err(_) => panic!(
+                "{kind} {name} in vain: {what}; {:#}",
+                last.lock().expect("whole")
+            ),
+        }
+    }
+
+    /// Waits until the object is ready in its present generation.
+    pub(crate) async fn ready(&self, kind: &str, name: &str) -> Value {
+        let object = self.api(kind).get(name).await.expect("is there");
+        let generation = object.metadata.generation;
+        self.until(kind, name, "ready", |status| {
+            status["observedGeneration"].as_i64() >= generation
+                && condition(status, "Ready") == Some(("True", "AsAsked"))
+        })
+        .await
+    }
+
+    pub(crate) async fn gone(&self, kind: &str, name: &str) {
+        let what = format!("{kind} {name} is gone");
+        await_condition(&what, PATIENCE, || async {
+            self.status(kind, name).await.is_none()
+        })
+        .await;
+    }
+
+    pub(crate) async fn secret(&self, name: &str, data: Value) {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data,
+        });
+        let params = PatchParams::apply("user").force();
+        secrets
+            .patch(name, &params, &Patch::Apply(&secret))
+            .await
+            .expect("a Secret");
+    }
+
+    /// The entries of a Secret; `None` if there is none.
+    pub(crate) async fn entries(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secret = secrets.get_opt(name).await.expect("an answer")?;
+        let text = |(key, bytes): (String, k8s_openapi::ByteString)| {
+            (key, String::from_utf8(bytes.0).expect("text"))
+        };
+        Some(
+            secret
+                .data
+                .unwrap_or_default()
+                .into_iter()
+                .map(text)
+                .collect(),
+        )
+    }
+
+    /// The S3 credentials of a Secret of a key with the default template.
+    pub(crate) async fn credentials(&self, name: &str) -> Credentials {
+        let mut entries = self.entries(name).await.expect("a Secret");
+        Credentials {
+            id: entries.remove("access-key-id").expect("an id"),
+            secret: entries.remove("secret-access-key").expect("a secret"),
+        }
+    }
+
+    /// The HTTP status of one S3 request to the storage node.
+    pub(crate) async fn s3(&self, key: &Credentials, method: &str, path: &str) -> u16 {
+        let answer = self.garage.node(0).s3(key, method, path, b"x").await;
+        answer.expect("an answer").status()
+    }
+
+    pub(crate) fn admin(&self) -> Admin {
+        let token = Redacted::new(self.garage.admin_token().to_owned());
+        Admin::new(&self.garage.node(0).admin_url(), token, Settings::default()).expect("a client")
+    }
+
+    /// Waits until nothing is written any more, and then that nothing is: what rests costs nothing.
+    pub(crate) async fn rests(&self) {
+        let mut quiet = 0;
+        let mut before = self.ctx.writes();
+        let wait = async {
+            while quiet < 20 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let now = self.ctx.writes();
+                quiet = if now == before { quiet + 1 } else { 0 };
+                before = now;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("it goes on writing: {before} writes");
+        }
+    }
+}
+
+/// Status and reason of a condition.
+pub(crate) fn condition<'a>(status: &'a Value, type_: &str) -> Option<(&'a str, &'a str)> {
+    let all = status["conditions"].as_array()?;
+    let found = all.iter().find(|one| one["type"] == type_)?;
+    Some((found["status"].as_str()?, found["reason"].as_str()?))
+}
