@@ -68,12 +68,24 @@ pub(crate) struct Arrival {
 enum ArrivalKind {
     /// Upgraded and authenticated; the bytes were read early.
     WebSocket {
-        cluster: Arc<Cluster>,
+        place: Place,
         token: TokenId,
         early: Vec<u8>,
     },
     /// Just accepted.
     Tls(TlsAcceptor),
+}
+
+/// A connection's place at a worker, from the choice of the worker to the connection's end.
+struct Place {
+    cluster: Arc<Cluster>,
+    worker: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.cluster.connections.leave_place(self.worker);
+    }
 }
 
 impl Arrival {
@@ -202,13 +214,11 @@ async fn arrive(
         return;
     };
     let edge = &user.edge;
-    let mut counts = vec![0; edge.handoffs.len()];
-    cluster.connections.count_by_worker(&mut counts);
-    let worker = (0..counts.len())
-        .min_by_key(|worker| counts[*worker])
-        .unwrap_or(user.worker);
+    let worker = cluster
+        .connections
+        .take_place(edge.handoffs.len(), user.worker);
     let kind = ArrivalKind::WebSocket {
-        cluster,
+        place: Place { cluster, worker },
         token,
         early,
     };
@@ -222,6 +232,7 @@ async fn arrive(
 /// A connection that an agent may use, with everything that belongs to it.
 struct Accepted {
     cluster: Arc<Cluster>,
+    place: Option<Place>,
     token: TokenId,
     carrier: &'static str,
     tunnel: Tunnel,
@@ -243,6 +254,7 @@ pub(crate) async fn run(edge: Arc<Shared>, worker: usize, arrival: Arrival) {
     };
     let Accepted {
         cluster,
+        place: _place,
         token,
         carrier,
         tunnel,
@@ -307,14 +319,15 @@ async fn accept(
         .map_err(io("cannot set TCP_NODELAY"))?;
     match arrival.kind {
         ArrivalKind::WebSocket {
-            cluster,
+            place,
             token,
             early,
         } => {
             let (tunnel, control, driver) =
                 accept_websocket(socket, early, &edge.link_limits).await?;
             Ok(Some(Accepted {
-                cluster,
+                cluster: Arc::clone(&place.cluster),
+                place: Some(place),
                 token,
                 carrier: "websocket",
                 tunnel,
@@ -342,6 +355,8 @@ async fn accept(
             };
             Ok(Some(Accepted {
                 cluster,
+                // The listener has spread these by turns.
+                place: None,
                 token,
                 carrier: "tls",
                 tunnel: raw.tunnel,

@@ -56,6 +56,8 @@ pub struct ConnectionInfo {
 pub struct ConnectionSet {
     list: ArcSwap<Vec<Arc<Connection>>>,
     writing: Mutex<()>,
+    /// How many connections each worker drives, or will once they have arrived.
+    places: Mutex<Vec<usize>>,
 }
 
 /// What choosing a connection came to.
@@ -120,12 +122,27 @@ impl ConnectionSet {
         }
     }
 
-    /// How many connections each worker drives; `counts` has a place for every worker.
-    pub fn count_by_worker(&self, counts: &mut [usize]) {
-        for connection in self.list.load().iter() {
-            if let Some(count) = counts.get_mut(connection.worker) {
-                *count += 1;
-            }
+    /// Takes a place at the worker that has the fewest, `own` rather than another. Places and not
+    /// registered connections are counted, for an agent's connections arrive together.
+    pub fn take_place(&self, workers: usize, own: usize) -> usize {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.len() < workers {
+            places.resize(workers, 0);
+        }
+        let worker = (0..workers)
+            .min_by_key(|worker| (places[*worker], *worker != own))
+            .unwrap_or(own);
+        if let Some(count) = places.get_mut(worker) {
+            *count += 1;
+        }
+        worker
+    }
+
+    /// Gives a place back.
+    pub fn leave_place(&self, worker: usize) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = places.get_mut(worker) {
+            *count = count.saturating_sub(1);
         }
     }
 
@@ -169,5 +186,22 @@ impl ConnectionSet {
         {
             connection.close.cancel();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_arrive_together_go_to_different_workers() {
+        let set = ConnectionSet::default();
+        assert_eq!(set.take_place(3, 1), 1);
+        assert_eq!(set.take_place(3, 1), 0);
+        assert_eq!(set.take_place(3, 1), 2);
+        assert_eq!(set.take_place(3, 2), 2);
+        set.leave_place(0);
+        assert_eq!(set.take_place(3, 2), 0);
+        assert_eq!(set.len(), 0);
     }
 }

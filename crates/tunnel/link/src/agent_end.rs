@@ -18,15 +18,16 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio_tungstenite::WebSocketStream;
 
 use crate::body::{BodyError, BodyOf, RecvBody, send_body};
 use crate::carrier::{Batched, Carrier};
 use crate::control::{ControlChannel, ControlPipe, pair};
 use crate::driver::{Drive, Driver, Http2, within};
 use crate::edge_end::{CONTROL_SCHEME, control_stream};
+use crate::frames::Role;
 use crate::limits::{CONNECTION_WINDOW, LOCAL_RESETS, REMEMBERED_RESETS, RESET_MEMORY};
 use crate::raw::Raw;
+use crate::upgrade::Upgraded;
 use crate::websocket::Ws;
 use crate::{Limits, LinkError};
 
@@ -439,7 +440,7 @@ where
 /// # Errors
 /// When the HTTP/2 preface does not come in time.
 pub async fn serve_websocket<S, F>(
-    socket: WebSocketStream<S>,
+    upgraded: Upgraded<S>,
     limits: &Limits,
     on_exchange: F,
 ) -> Result<(ServerHandle, ControlChannel, Driver), LinkError>
@@ -448,7 +449,9 @@ where
     F: FnMut(Exchange) + Send + 'static,
 {
     let (channel, pipe) = pair();
-    let (handle, driver) = serve(Ws::new(socket, pipe), limits, None, on_exchange).await?;
+    let Upgraded { socket, early } = upgraded;
+    let carrier = Ws::new(socket, early, Role::Client, pipe)?;
+    let (handle, driver) = serve(carrier, limits, None, on_exchange).await?;
     Ok((handle, channel, driver))
 }
 

@@ -9,24 +9,24 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::tungstenite;
 
 use crate::LinkError;
 
-/// Bytes that wait before a write drains on its own.
-pub(crate) const BATCH: usize = 64 * 1024;
+/// Bytes that wait before a write drains on its own: a batch and its frame's head just fit a round
+/// number, as one large DATA frame does.
+pub(crate) const BATCH: usize = 64 * 1024 - 64;
 
 /// Bytes that may wait when HTTP/2 has to answer before it reads on.
 const ANSWERS: usize = 4 * BATCH;
 
 /// Pieces from this size on belong to bodies; a whole batch of them is likely to follow.
-const LARGE: usize = 4 * 1024;
+pub(crate) const LARGE: usize = 4 * 1024;
 
 /// Makes room for a piece. A batch of large pieces gets its room at once: growing step by step would
 /// copy each byte once more.
 pub(crate) fn make_room(batch: &mut BytesMut, bytes: usize) {
     if bytes >= LARGE && batch.capacity() - batch.len() < bytes {
-        batch.reserve(BATCH + bytes);
+        batch.reserve(bytes.max(BATCH.saturating_sub(batch.len())));
     }
 }
 
@@ -112,17 +112,16 @@ impl<C: Carrier> Batched<C> {
 
 /// Unpacks what the carrier wrapped.
 fn explain(error: io::Error, doing: &'static str) -> LinkError {
-    error.downcast::<LinkError>().unwrap_or_else(|error| {
-        error
-            .downcast::<tungstenite::Error>()
-            .map_or_else(|source| LinkError::Io { doing, source }, LinkError::from)
-    })
+    error
+        .downcast::<LinkError>()
+        .unwrap_or_else(|source| LinkError::Io { doing, source })
 }
 
 impl<C: Carrier> Inner<C> {
     /// `Pending` only when the batch is full and the socket takes none.
     fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.carrier.waiting() >= BATCH {
+        let waiting = self.carrier.waiting();
+        if waiting > 0 && waiting + bytes.len() > BATCH {
             match self.carrier.poll_drain(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.failed(error))),

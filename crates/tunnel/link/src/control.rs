@@ -6,8 +6,8 @@ use crate::LinkError;
 
 /// Messages that may wait in each direction.
 pub(crate) const WAITING: usize = 64;
-/// Longest control message in bytes.
-pub(crate) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// Longest control message in bytes, on either carrier.
+pub(crate) const MAX_MESSAGE: usize = crate::frames::MAX_MESSAGE;
 
 /// Our end of a connection's control channel. Both halves end when the connection ends.
 #[derive(Debug)]

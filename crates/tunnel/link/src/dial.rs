@@ -13,10 +13,10 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::driver::within;
-use crate::websocket::{ALPN, SUBPROTOCOL_H2R, SUBPROTOCOL_JSON, config};
+use crate::upgrade::{self, Upgraded};
+use crate::websocket::{ALPN, SUBPROTOCOL_H2R, SUBPROTOCOL_JSON};
 use crate::{Limits, LinkError};
 
 /// Where an edge listens for agents: `ws://host[:port]`, `wss://host[:port]` or `tls://host:port`.
@@ -121,9 +121,9 @@ impl Socket for tokio_rustls::client::TlsStream<TcpStream> {}
 /// A connection that was dialled, ready to be served.
 pub enum Dialled {
     /// A WebSocket on which the edge accepted reversed HTTP/2.
-    WebSocket(Box<WebSocketStream<TcpStream>>),
+    WebSocket(Box<Upgraded<TcpStream>>),
     /// The same over TLS.
-    SecureWebSocket(Box<WebSocketStream<tokio_rustls::client::TlsStream<TcpStream>>>),
+    SecureWebSocket(Box<Upgraded<tokio_rustls::client::TlsStream<TcpStream>>>),
     /// Raw TLS with our ALPN token.
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
@@ -207,7 +207,7 @@ async fn upgrade<S: Socket>(
     endpoint: &Endpoint,
     socket: S,
     authorization: &HeaderValue,
-) -> Result<WebSocketStream<S>, LinkError> {
+) -> Result<Upgraded<S>, LinkError> {
     let not_an_edge = |detail: String| LinkError::NotAnEdge {
         endpoint: endpoint.to_string(),
         detail,
@@ -227,7 +227,7 @@ async fn upgrade<S: Socket>(
         .header("authorization", authorization)
         .body(())
         .map_err(|error| not_an_edge(error.to_string()))?;
-    match client_async_with_config(request, socket, Some(config())).await {
+    match upgrade::ask(request, socket).await {
         Ok((socket, response)) => {
             let chosen = response.headers().get("sec-websocket-protocol");
             if chosen.is_none_or(|chosen| chosen != SUBPROTOCOL_H2R) {

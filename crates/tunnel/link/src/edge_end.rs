@@ -14,17 +14,16 @@ use http::{Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::agent_end::StreamIo;
 use crate::body::{BodyError, BodyOf, RecvBody, send_body};
 use crate::carrier::{Batched, Carrier};
 use crate::control::{ControlChannel, ControlPipe, MAX_MESSAGE, check_length, pair};
 use crate::driver::{Drive, Driver, Http2, within};
+use crate::frames::Role;
 use crate::limits::{CONNECTION_WINDOW, REMEMBERED_RESETS, RESET_MEMORY};
 use crate::raw::Raw;
-use crate::websocket::{Ws, config};
+use crate::websocket::Ws;
 use crate::{Limits, LinkError};
 
 /// Target of the control stream on the raw carrier. Users' requests never have this scheme.
@@ -354,10 +353,9 @@ pub async fn accept_websocket<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let socket =
-        WebSocketStream::from_partially_read(socket, early, Role::Server, Some(config())).await;
     let (channel, pipe) = pair();
-    let (tunnel, driver) = start(Ws::new(socket, pipe), limits).await?;
+    let carrier = Ws::new(socket, early, Role::Server, pipe)?;
+    let (tunnel, driver) = start(carrier, limits).await?;
     Ok((tunnel, channel, driver))
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong with a connection. Text only.
 
-use tokio_tungstenite::tungstenite;
+use crate::frames::FrameError;
 
 /// Why a connection could not be made, or why it ended.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +10,7 @@ pub enum LinkError {
     Http2(#[source] h2::Error),
     /// The WebSocket layer ended the connection.
     #[error("the WebSocket failed")]
-    WebSocket(#[source] Box<tungstenite::Error>),
+    WebSocket(#[source] FrameError),
     /// The socket failed.
     #[error("{doing}")]
     Io {
@@ -76,12 +76,6 @@ pub enum LinkError {
         #[source]
         source: std::io::Error,
     },
-}
-
-impl From<tungstenite::Error> for LinkError {
-    fn from(error: tungstenite::Error) -> Self {
-        Self::WebSocket(Box::new(error))
-    }
 }
 
 impl From<h2::Error> for LinkError {

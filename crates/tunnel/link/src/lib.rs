@@ -22,8 +22,9 @@
 //! | bytes received and not yet read by the application | streams × [`Limits::stream_window`] |
 //! | bytes handed over by the application and not yet sent | streams × [`Limits::send_buffer`] |
 //! | write batch | 64 KiB, with answers that cannot wait 256 KiB, and one DATA frame |
-//! | WebSocket write buffer | 64 KiB; 5 MiB with a control message, or beside an end that sends PINGs and reads nothing |
-//! | WebSocket read buffer and one message | 64 KiB + 4 MiB |
+//! | batch on its way out, on a WebSocket | as the write batch, or one control message of 4 MiB |
+//! | WebSocket payload read ahead | 32 KiB |
+//! | control message that comes in | 4 MiB |
 //! | control messages that wait | 64 in, 64 out, each at most 4 MiB |
 //! | streams that we reset and still remember | 8,192 × 0.5 KiB |
 //!
@@ -38,9 +39,12 @@ mod dial;
 mod driver;
 mod edge_end;
 mod error;
+mod frames;
 mod limits;
+mod masks;
 mod progress;
 mod raw;
+mod upgrade;
 mod websocket;
 
 pub use agent_end::{Exchange, Responder, ServerHandle, StreamIo, serve_raw, serve_websocket};
@@ -53,9 +57,11 @@ pub use edge_end::{
     accept_websocket,
 };
 pub use error::LinkError;
+pub use frames::FrameError;
 pub use h2::Reason;
 pub use h2::ext::Protocol;
 pub use limits::Limits;
 pub use progress::{Progress, Watched};
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+pub use upgrade::Upgraded;
 pub use websocket::{ALPN, SUBPROTOCOL_H2R, SUBPROTOCOL_JSON, is_upgrade_token};

@@ -13,7 +13,8 @@ pub struct Limits {
     pub max_streams: u32,
     /// Largest header block in bytes.
     pub max_header_list: u32,
-    /// Largest DATA frame that we accept, in bytes.
+    /// Largest DATA frame that we accept, in bytes. With its head it should just fit a round number:
+    /// HTTP/2 takes that much memory for each.
     pub max_frame: u32,
     /// Time between PING frames.
     pub keep_alive_interval: Duration,
@@ -44,7 +45,7 @@ impl Default for Limits {
             send_buffer: 128 * 1024,
             max_streams: 1024,
             max_header_list: 128 * 1024,
-            max_frame: 32 * 1024,
+            max_frame: 63 * 1024,
             keep_alive_interval: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),

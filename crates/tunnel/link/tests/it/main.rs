@@ -7,5 +7,6 @@ mod dial;
 mod drain;
 mod exchange;
 mod flow;
+mod frames;
 mod hostile;
 mod rig;

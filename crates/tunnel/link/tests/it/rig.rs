@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatewright_link::{
     ControlChannel, Driver, Exchange, Limits, LinkError, RequestBody, SendError, ServerHandle,
-    Tunnel, TunnelResponse, accept_raw, accept_websocket, serve_raw, serve_websocket,
+    Tunnel, TunnelResponse, Upgraded, accept_raw, accept_websocket, serve_raw, serve_websocket,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -68,8 +68,8 @@ where
     let on_exchange = move |exchange| drop(taken.send(exchange));
     let (handle, control, driver) = match kind {
         Kind::WebSocket => {
-            let socket = client_websocket(socket).await;
-            serve_websocket(socket, limits, on_exchange).await?
+            let upgraded = Upgraded::new(socket, Vec::new());
+            serve_websocket(upgraded, limits, on_exchange).await?
         }
         Kind::Raw => serve_raw(socket, authorization(), limits, on_exchange).await?,
     };
@@ -99,7 +99,7 @@ where
     }
 }
 
-/// The agent's side of a WebSocket whose upgrade is over, with a dialler's limits.
+/// The agent's side of a WebSocket whose upgrade is over, by another implementation.
 pub(crate) async fn client_websocket<S>(socket: S) -> WebSocketStream<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
