@@ -66,6 +66,16 @@ impl Operator {
         key: &ClusterKey,
         absent: bool,
     ) -> Result<Home> {
+        Box::pin(self.find_home(kind, namespace, key, absent)).await
+    }
+
+    async fn find_home(
+        &self,
+        kind: &str,
+        namespace: &str,
+        key: &ClusterKey,
+        absent: bool,
+    ) -> Result<Home> {
         let found: Option<GarageCluster> =
             self.ctx.get_opt(Some(&key.namespace), &key.name).await?;
         let Some(cluster) = found else {
@@ -312,7 +322,10 @@ pub(crate) fn place<K: Resource<DynamicType = ()>>(object: &K) -> ClusterKey {
 /// Tells changes of clusters that concern everything in them from those that do not: a cluster that forms
 /// writes its status often.
 #[derive(Default)]
-pub(crate) struct Marks(Mutex<BTreeMap<ClusterKey, (Option<i64>, bool, Option<String>)>>);
+pub(crate) struct Marks(Mutex<BTreeMap<ClusterKey, Mark>>);
+
+/// Generation, whether it is being deleted, and phase.
+type Mark = (Option<i64>, bool, Option<String>);
 
 impl Marks {
     pub(crate) fn is_new(&self, cluster: &GarageCluster) -> bool {

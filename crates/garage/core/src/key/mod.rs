@@ -190,7 +190,7 @@ pub fn plan(desired: &Desired, seen: &Observed) -> Plan {
 }
 
 /// The number and the id in the Secret.
-fn published<'a>(seen: &'a Observed) -> Option<&'a String> {
+fn published(seen: &Observed) -> Option<&String> {
     match &seen.secret {
         SecretSeen::Ours { id, .. } => id.as_ref(),
         SecretSeen::Missing | SecretSeen::Foreign => None,

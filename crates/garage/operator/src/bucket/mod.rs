@@ -61,7 +61,7 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
     let metrics = operator.ctx.metrics().clone();
     let reconcile = move |bucket: Arc<GarageBucket>| {
         let shared = shared.clone();
-        async move { shared.reconcile(&bucket).await }
+        async move { Box::pin(shared.reconcile(&bucket)).await }
     };
     let settings = runner::Settings::new("garagebucket");
     runner::run(
@@ -140,7 +140,7 @@ impl Buckets {
         };
         let mut not_empty = false;
         for _ in 0..ROUNDS {
-            let (seen, home) = self.observe(&bucket, &desired, not_empty).await?;
+            let (seen, home) = Box::pin(self.observe(&bucket, &desired, not_empty)).await?;
             let plan = plan(&desired, &seen);
             let done = self.apply(&bucket, &plan, &seen, &home).await;
             if plan.steps.contains(&Step::RemoveFinalizer) && done.is_ok() {

@@ -65,7 +65,7 @@ pub async fn run(operator: Arc<Operator>, clock: Clock, cancel: CancellationToke
     let metrics = operator.ctx.metrics().clone();
     let reconcile = move |key: Arc<GarageKey>| {
         let shared = shared.clone();
-        async move { shared.reconcile(&key).await }
+        async move { Box::pin(shared.reconcile(&key)).await }
     };
     let settings = runner::Settings::new("garagekey");
     runner::run(
@@ -146,7 +146,7 @@ impl Keys {
         };
         let mut whole = desired.absent;
         for _ in 0..ROUNDS {
-            let (seen, hands) = self.observe(&key, &desired, whole).await?;
+            let (seen, hands) = Box::pin(self.observe(&key, &desired, whole)).await?;
             let plan = plan(&desired, &seen);
             // Before another one is made, those of ours are looked for that nobody knows of.
             if !seen.listed

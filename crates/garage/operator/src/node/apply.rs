@@ -60,10 +60,9 @@ impl Nodes {
     ) -> Result<()> {
         if plan.workload
             && let Ok(Some(objects)) = self.workload(node, hands)
+            && let Some(set) = &objects.stateful_set
         {
-            if let Some(set) = &objects.stateful_set {
-                self.operator.ensure(set).await?;
-            }
+            self.operator.ensure(set).await?;
         }
         if let (Some(peer), Some(asked)) = (&plan.connect, &hands.home.asked) {
             let peers = [peer.to_string()];

@@ -61,7 +61,7 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
     let metrics = operator.ctx.metrics().clone();
     let reconcile = move |node: Arc<GarageNode>| {
         let shared = shared.clone();
-        async move { shared.reconcile(&node).await }
+        async move { Box::pin(shared.reconcile(&node)).await }
     };
     let settings = runner::Settings::new("garagenode");
     runner::run(
@@ -129,7 +129,7 @@ impl Nodes {
             .layout(self.clusters.lives_in(&desired.cluster))
             .await;
         for _ in 0..ROUNDS {
-            let (seen, hands) = self.observe(&node, &desired, &mut known).await?;
+            let (seen, hands) = Box::pin(self.observe(&node, &desired, &mut known)).await?;
             let plan = plan(&desired, &seen);
             // Decided on what was remembered: somebody may have staged something meanwhile.
             if !hands.whole && known.settled.is_some() && plan.steps.iter().any(is_about_layout) {
@@ -145,7 +145,7 @@ impl Nodes {
                 let (reason, message) = (refusal.reason(), refusal.to_string());
                 return refuse(operator, &node, reason, &message, api::FINALIZER_NODE).await;
             }
-            let done = self.apply(&node, &plan, &hands, &mut known).await;
+            let done = Box::pin(self.apply(&node, &plan, &hands, &mut known)).await;
             if plan.steps.contains(&Step::RemoveFinalizer) && done.is_ok() {
                 operator.rests(&name);
                 return Ok(Next::Settled);

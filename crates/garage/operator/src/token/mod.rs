@@ -70,7 +70,7 @@ pub async fn run(operator: Arc<Operator>, clock: Clock, cancel: CancellationToke
     let metrics = operator.ctx.metrics().clone();
     let reconcile = move |token: Arc<GarageAdminToken>| {
         let shared = shared.clone();
-        async move { shared.reconcile(&token).await }
+        async move { Box::pin(shared.reconcile(&token)).await }
     };
     let settings = runner::Settings::new("garageadmintoken");
     runner::run(
@@ -130,7 +130,7 @@ impl Tokens {
             }
         };
         for _ in 0..ROUNDS {
-            let (seen, hands) = self.observe(&token, &desired).await?;
+            let (seen, hands) = Box::pin(self.observe(&token, &desired)).await?;
             let plan = plan(&desired, &seen);
             let done = self.apply(&token, &desired, &plan, &hands).await;
             if plan.steps.contains(&Step::RemoveFinalizer) && done.is_ok() {
