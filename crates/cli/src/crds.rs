@@ -35,7 +35,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let name = crd.metadata.name.clone().unwrap_or_default();
         let text = serde_saphyr::to_string(&crd)
             .with_context(|| format!("cannot write the CRD {name} as YAML"))?;
-        write!(out, "---\n{text}").context("cannot print the CRDs")?;
+        match write!(out, "---\n{text}") {
+            // Whoever read it has had enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("cannot print the CRDs")?,
+        }
     }
     Ok(())
 }

@@ -9,12 +9,12 @@ mod signals;
 mod agent;
 #[cfg(feature = "tunnel")]
 mod client;
+#[cfg(feature = "garage")]
+mod crds;
 #[cfg(feature = "tunnel")]
 mod demo;
 #[cfg(feature = "tunnel")]
 mod edge;
-#[cfg(feature = "garage")]
-mod crds;
 #[cfg(feature = "garage")]
 mod operator;
 

@@ -40,10 +40,21 @@ pub(crate) enum Controller {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which controllers run.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "garage", env = "GATEWRIGHT_CONTROLLERS")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "garage",
+        env = "GATEWRIGHT_CONTROLLERS"
+    )]
     controllers: Vec<Controller>,
     /// Act in this namespace only; may be repeated. Then namespaced rights are enough.
-    #[arg(long = "namespace", value_name = "NS", value_delimiter = ',', env = "GATEWRIGHT_NAMESPACES")]
+    #[arg(
+        long = "namespace",
+        value_name = "NS",
+        value_delimiter = ',',
+        env = "GATEWRIGHT_NAMESPACES"
+    )]
     namespaces: Vec<String>,
     /// A kubeconfig file; by default KUBECONFIG, ~/.kube/config, then the Pod's ServiceAccount.
     #[arg(long, value_name = "FILE", env = "GATEWRIGHT_KUBECONFIG")]
@@ -55,19 +66,40 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NS", env = "GATEWRIGHT_LEASE_NAMESPACE")]
     lease_namespace: Option<String>,
     /// How long a replica that died keeps the others from writing, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 15, env = "GATEWRIGHT_LEASE_SECONDS")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 15,
+        env = "GATEWRIGHT_LEASE_SECONDS"
+    )]
     lease_seconds: u64,
     /// Where /metrics, /healthz and /readyz are served.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9091", env = "GATEWRIGHT_LISTEN_HEALTH")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9091",
+        env = "GATEWRIGHT_LISTEN_HEALTH"
+    )]
     listen_health: SocketAddr,
     /// Serve the admission webhook here. The apiserver must reach it, see --webhook-service and --webhook-host.
     #[arg(long, value_name = "ADDRESS", env = "GATEWRIGHT_LISTEN_WEBHOOK")]
     listen_webhook: Option<SocketAddr>,
     /// The Service in front of the webhook, in the Lease's namespace, port 443.
-    #[arg(long, value_name = "NAME", conflicts_with = "webhook_host", requires = "listen_webhook", env = "GATEWRIGHT_WEBHOOK_SERVICE")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "webhook_host",
+        requires = "listen_webhook",
+        env = "GATEWRIGHT_WEBHOOK_SERVICE"
+    )]
     webhook_service: Option<String>,
     /// The address by which the apiserver reaches the webhook, for an operator outside of the cluster.
-    #[arg(long, value_name = "HOST", requires = "listen_webhook", env = "GATEWRIGHT_WEBHOOK_HOST")]
+    #[arg(
+        long,
+        value_name = "HOST",
+        requires = "listen_webhook",
+        env = "GATEWRIGHT_WEBHOOK_HOST"
+    )]
     webhook_host: Option<IpAddr>,
     /// Leave the CRDs as they are: somebody else installs them.
     #[arg(long, env = "GATEWRIGHT_SKIP_CRDS")]
@@ -94,7 +126,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {} (--listen-health)", args.listen_health))
         .map_err(crate::usage)?;
-    tasks.spawn(health::serve(listener, metrics.clone(), health.clone(), cancel.clone()));
+    tasks.spawn(health::serve(
+        listener,
+        metrics.clone(),
+        health.clone(),
+        cancel.clone(),
+    ));
 
     let installed = health.check("CRDs established");
     if !args.skip_crds {
@@ -139,7 +176,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             Some(served)
         }
         _ => {
-            tracing::info!("no webhook is served (--listen-webhook): rules across objects are checked by the controllers alone");
+            tracing::info!(
+                "no webhook is served (--listen-webhook): rules across objects are checked by the controllers alone"
+            );
             None
         }
     };
@@ -161,7 +200,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             let keep = async {
                 match kept {
                     Some((certificates, configuration)) => {
-                        webhook::keep(webhook_ctx, configuration, certificates.bundles(), token.clone()).await;
+                        webhook::keep(
+                            webhook_ctx,
+                            configuration,
+                            certificates.bundles(),
+                            token.clone(),
+                        )
+                        .await;
                     }
                     None => token.cancelled().await,
                 }
@@ -169,13 +214,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             tokio::join!(keep, gatewright_garage_operator::run(garage, token.clone()));
         }
     };
-    let running = leading(&leadership, cancel.clone(), start);
-    tokio::select! {
-        stop = signals::stop() => stop?,
-        () = running => {}
-    }
-    tracing::info!("ending");
-    cancel.cancel();
+    let stop = async {
+        let stopped = tokio::select! {
+            stopped = signals::stop() => stopped,
+            // The webhook could not be served.
+            () = cancel.cancelled() => Ok(()),
+        };
+        tracing::info!("ending");
+        cancel.cancel();
+        stopped
+    };
+    // What has begun comes to its end; without the lease it writes nothing more.
+    let (stopped, ()) = tokio::join!(stop, leading(&leadership, cancel.clone(), start));
+    stopped?;
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
         tracing::warn!("some tasks did not end in time");
@@ -185,7 +236,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// How the apiserver reaches the webhook; `None` if none is served.
 fn endpoint(args: &Args) -> anyhow::Result<Option<Endpoint>> {
-    let Some(address) = args.listen_webhook else { return Ok(None) };
+    let Some(address) = args.listen_webhook else {
+        return Ok(None);
+    };
     match (&args.webhook_service, args.webhook_host) {
         (Some(name), _) => Ok(Some(Endpoint::Service {
             namespace: lease_namespace(args),
@@ -243,7 +296,9 @@ fn lease_namespace(args: &Args) -> String {
 
 /// The Pod's name, else something that no other process on this machine has.
 fn identity() -> String {
-    let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .filter(|host| !host.is_empty());
     match host {
         Some(host) => format!("{host}-{}", std::process::id()),
         None => format!("gatewright-{}", std::process::id()),

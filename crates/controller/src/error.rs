@@ -40,14 +40,14 @@ pub enum Error {
     },
     /// The apiserver forbids it.
     #[error(
-        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with deploy/agent.yaml (agent) or the chart (operator)"
+        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with deploy/agent.yaml or deploy/operator.yaml"
     )]
     Forbidden {
         /// Verb and object, for instance `apply the status of Ingress default/web`.
         action: String,
         /// The apiserver's answer.
         #[source]
-        source: Box<kube::Error>,
+        source: Answer,
     },
     /// The apiserver refused, or could not be reached.
     #[error("cannot {action}")]
@@ -56,7 +56,7 @@ pub enum Error {
         action: String,
         /// The apiserver's answer, or why there was none.
         #[source]
-        source: Box<kube::Error>,
+        source: Answer,
     },
     /// An object to write has no name or namespace, or is not a JSON object.
     #[error("cannot {action}: the object lacks its name or namespace")]
@@ -112,9 +112,9 @@ pub enum Error {
 
 impl Error {
     /// Wraps what the client says about `action` (a verb and an object).
-    pub(crate) fn api(action: &str, source: kube::Error) -> Self {
-        let (action, source) = (action.to_owned(), Box::new(source));
-        match source.as_ref() {
+    pub fn api(action: &str, source: kube::Error) -> Self {
+        let (action, source) = (action.to_owned(), Answer(Box::new(source)));
+        match source.0.as_ref() {
             kube::Error::Api(status) if status.is_forbidden() => {
                 // Deleting a namespace forbids creation in it with 403 too; that is no missing rule.
                 if has_cause(status, "NamespaceTerminating") {
@@ -131,7 +131,7 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> Option<&kube::core::Status> {
         match self {
-            Self::Api { source, .. } | Self::Forbidden { source, .. } => match source.as_ref() {
+            Self::Api { source, .. } | Self::Forbidden { source, .. } => match source.0.as_ref() {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
@@ -204,6 +204,29 @@ impl Error {
     #[must_use]
     pub fn is_not_holder(&self) -> bool {
         matches!(self, Self::NotHolder { .. })
+    }
+}
+
+/// What the client says about a request. kube prints a refusal three times, once as the structure it
+/// came in; here it is the apiserver's sentence.
+#[derive(Debug)]
+pub struct Answer(Box<kube::Error>);
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_ref() {
+            kube::Error::Api(status) => f.write_str(status.message.trim_end()),
+            other => other.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Answer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.0.as_ref() {
+            kube::Error::Api(_) => None,
+            other => other.source(),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub use backoff::Backoff;
 pub use client::{Access, connect};
 pub use clock::now;
 pub use covers::covers;
-pub use error::{Error, Result};
+pub use error::{Answer, Error, Result};
 pub use events::{Notice, Severity};
 pub use health::Health;
 pub use kind::{Kind, Reach};

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gatewright_testkit::http::Connection;
 use gatewright_testkit::keeper::Keeper;
@@ -12,6 +12,7 @@ use gatewright_testkit::ports::free_port;
 use gatewright_testkit::scratch::Scratch;
 use gatewright_testkit::{await_condition, parts};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::node::{GATEWRIGHT, Node, expect, text, xtask};
 
@@ -74,12 +75,21 @@ impl World {
             format!("--webhook-host={}", self.node.host),
         ];
         let log = self.dir.path().join("operator.log");
-        *operator = Some(Keeper::spawn(Path::new(GATEWRIGHT), &arguments, self.dir.path(), &log));
+        *operator = Some(Keeper::spawn(
+            Path::new(GATEWRIGHT),
+            &arguments,
+            self.dir.path(),
+            &log,
+        ));
     }
 
     /// `kill -9`.
     pub(crate) fn kill_operator(&self) {
-        let operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let operator = self
+            .operator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         drop(operator);
     }
 
@@ -133,7 +143,10 @@ impl Drop for World {
             let log = std::fs::read_to_string(self.dir.path().join("operator.log"));
             let log = log.unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("--- operator\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+            eprintln!(
+                "--- operator\n{}",
+                lines[lines.len().saturating_sub(60)..].join("\n")
+            );
         }
     }
 }
@@ -147,19 +160,14 @@ pub(crate) struct Namespace<'a> {
 impl Namespace<'_> {
     /// kubectl in this namespace.
     pub(crate) fn kubectl(&self, arguments: &str) -> String {
-        self.world.node.kubectl(&format!("-n {} {arguments}", self.name))
+        self.world
+            .node
+            .kubectl(&format!("-n {} {arguments}", self.name))
     }
 
     /// Applies manifests as they are.
     pub(crate) fn apply(&self, manifests: &Path) {
         self.kubectl(&format!("apply -f {}", manifests.display()));
-    }
-
-    /// Applies manifests given as text.
-    pub(crate) fn apply_text(&self, text: &str) {
-        let file = self.world.dir.path().join(format!("{}.yaml", self.name));
-        std::fs::write(&file, text).expect("write a manifest");
-        self.apply(&file);
     }
 
     /// An object, or null.
@@ -173,7 +181,10 @@ impl Namespace<'_> {
     pub(crate) fn patch(&self, what: &str, patch: &Value) {
         let file = self.world.dir.path().join(format!("{}.patch", self.name));
         std::fs::write(&file, patch.to_string()).expect("write a patch");
-        self.kubectl(&format!("patch {what} --type=merge --patch-file={}", file.display()));
+        self.kubectl(&format!(
+            "patch {what} --type=merge --patch-file={}",
+            file.display()
+        ));
     }
 
     /// The pods of a cluster that are not on their way out.
@@ -189,7 +200,8 @@ impl Namespace<'_> {
         let begun = Instant::now();
         await_condition(&format!("{cluster} is ready"), within, || async {
             let object = self.get(&format!("garagecluster/{cluster}"));
-            let current = object["metadata"]["generation"] == object["status"]["observedGeneration"];
+            let current =
+                object["metadata"]["generation"] == object["status"]["observedGeneration"];
             current && object["status"]["phase"] == "Running"
         })
         .await;
@@ -197,15 +209,29 @@ impl Namespace<'_> {
     }
 
     /// The Admin API of the first storage pod.
-    pub(crate) async fn admin(&self, cluster: &str, method: &str, call: &str, body: Value) -> Value {
+    pub(crate) async fn admin(
+        &self,
+        cluster: &str,
+        method: &str,
+        call: &str,
+        body: Value,
+    ) -> Value {
         let secret = self.get(&format!("secret/{cluster}-admin-token"));
-        let token = secret["data"]["admin-token"].as_str().expect("an admin token");
+        let token = secret["data"]["admin-token"]
+            .as_str()
+            .expect("an admin token");
         let token = String::from_utf8(base64(token)).expect("text");
         let pod = self.get(&format!("pod/{cluster}-0"));
         let ip = pod["status"]["podIP"].as_str().expect("an address");
         let address = format!("{ip}:3903").parse().expect("an address");
-        let mut connection = Connection::connect(address).await.expect("the Admin API listens");
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let mut connection = Connection::connect(address)
+            .await
+            .expect("the Admin API listens");
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let request = format!(
             "{method} /v2/{call} HTTP/1.1\r\nHost: {ip}\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -213,32 +239,47 @@ impl Namespace<'_> {
         );
         connection.send(request).await.expect("send a request");
         let answer = connection.read_response().await.expect("an answer");
-        assert!(answer.status() < 300, "{call}: {} {}", answer.status(), answer.text());
+        assert!(
+            answer.status() < 300,
+            "{call}: {} {}",
+            answer.status(),
+            answer.text()
+        );
         serde_json::from_str(&answer.text()).unwrap_or(Value::Null)
     }
 
     /// The current layout.
     pub(crate) async fn layout(&self, storage: &str) -> Value {
-        self.admin(storage, "GET", "GetClusterLayout", Value::Null).await
+        self.admin(storage, "GET", "GetClusterLayout", Value::Null)
+            .await
     }
 
     /// The roles without capacity.
     pub(crate) async fn gateway_roles(&self, storage: &str) -> usize {
         let layout = self.layout(storage).await;
         let roles = layout["roles"].as_array().cloned().unwrap_or_default();
-        roles.iter().filter(|role| role["capacity"].is_null()).count()
+        roles
+            .iter()
+            .filter(|role| role["capacity"].is_null())
+            .count()
     }
 
     /// No node relies on an older layout.
     pub(crate) async fn is_settled(&self, storage: &str) -> bool {
-        let history = self.admin(storage, "GET", "GetClusterLayoutHistory", Value::Null).await;
+        let history = self
+            .admin(storage, "GET", "GetClusterLayoutHistory", Value::Null)
+            .await;
         let versions = history["versions"].as_array().cloned().unwrap_or_default();
-        versions.iter().all(|version| version["status"] != "Draining")
+        versions
+            .iter()
+            .all(|version| version["status"] != "Draining")
     }
 
     /// A key with a bucket of its own.
     pub(crate) async fn bucket(&self, storage: &str, bucket: &str) -> Key {
-        let key = self.admin(storage, "POST", "CreateKey", json!({ "name": bucket })).await;
+        let key = self
+            .admin(storage, "POST", "CreateKey", json!({ "name": bucket }))
+            .await;
         let created = json!({ "globalAlias": bucket });
         let created = self.admin(storage, "POST", "CreateBucket", created).await;
         let grant = json!({
@@ -286,7 +327,9 @@ impl Key {
 
     /// Writes and reads an object with boto3 at each endpoint; panics with its error.
     pub(crate) fn round_trip(&self, endpoints: &[String]) {
-        let Some(mut python) = self.python("") else { return };
+        let Some(mut python) = self.python("") else {
+            return;
+        };
         let script = r#"
 import os, sys, boto3
 from botocore.config import Config
@@ -360,7 +403,9 @@ pub(crate) fn kill_garage(pod: &str) {
     let wanted = format!("HOSTNAME={pod}");
     let pid = processes("garage").into_iter().find(|pid| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
+        environment
+            .split(|byte| *byte == 0)
+            .any(|one| one == wanted.as_bytes())
     });
     let pid = pid.unwrap_or_else(|| panic!("no garage process in pod {pod}"));
     let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();

@@ -10,9 +10,9 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-async fn create<K: Kind>(client: Client, value: Value) -> K
+async fn create<K>(client: Client, value: Value) -> K
 where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K: Kind + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
 {
     let created: K = object(value);
     let namespace = created.meta().namespace.clone().expect("has a namespace");

@@ -143,9 +143,10 @@ pub enum Move {
 /// What has to change so that the current roles are the wanted ones: owner's roles only.
 #[must_use]
 pub fn changes(wanted: &Wanted, seen: &Seen) -> Vec<Change> {
-    let gone = seen.roles.iter().filter(|(node, role)| {
-        role.tags.contains(&wanted.tag) && !wanted.roles.contains_key(node)
-    });
+    let gone = seen
+        .roles
+        .iter()
+        .filter(|(node, role)| role.tags.contains(&wanted.tag) && !wanted.roles.contains_key(node));
     let gone = gone.map(|(node, _)| Change::Remove(*node));
     let other = wanted
         .roles
@@ -243,7 +244,10 @@ fn of_operator(wanted: &Wanted, seen: &Seen, change: &Change) -> bool {
         || wanted.roles.contains_key(&node)
         || match change {
             Change::Set(_, role) => role.owner().is_some(),
-            Change::Remove(node) => seen.roles.get(node).is_some_and(|role| role.owner().is_some()),
+            Change::Remove(node) => seen
+                .roles
+                .get(node)
+                .is_some_and(|role| role.owner().is_some()),
         }
 }
 
@@ -308,18 +312,12 @@ mod tests {
         for (seen, then) in [
             (seen(&[]), Move::Stage(both.clone(), None)),
             (staged(both.clone(), None), Move::Preview),
-            (
-                staged(vec![set(2), set(1)], Some(Ok(()))),
-                Move::Apply(8),
-            ),
+            (staged(vec![set(2), set(1)], Some(Ok(()))), Move::Apply(8)),
             (
                 staged(both, Some(Err("too few zones".into()))),
                 Move::Blocked("too few zones".into()),
             ),
-            (
-                seen(&[(1, role("a")), (2, role("a"))]),
-                Move::Settled,
-            ),
+            (seen(&[(1, role("a")), (2, role("a"))]), Move::Settled),
         ] {
             assert_eq!(next(&wanted(&[1, 2]), &seen), then, "{seen:?}");
         }
@@ -352,7 +350,10 @@ mod tests {
         let theirs = Change::Set(node(9), human());
         for changes in [vec![theirs.clone()], vec![set(1), theirs.clone()]] {
             let expected = Move::Foreign([node(9)].into());
-            assert_eq!(next(&wanted(&[1]), &staged(changes, Some(Ok(())))), expected);
+            assert_eq!(
+                next(&wanted(&[1]), &staged(changes, Some(Ok(())))),
+                expected
+            );
         }
         // Nothing of ours is due: they are none of our business.
         let mut idle = seen(&[(1, role("a"))]);
@@ -360,17 +361,29 @@ mod tests {
         assert_eq!(next(&wanted(&[1]), &idle), Move::Settled);
         let mut removal = seen(&[(9, human())]);
         removal.staged = vec![Change::Remove(node(9))];
-        assert_eq!(next(&wanted(&[1]), &removal), Move::Foreign([node(9)].into()));
+        assert_eq!(
+            next(&wanted(&[1]), &removal),
+            Move::Foreign([node(9)].into())
+        );
     }
 
     #[test]
     fn unfinished_changes_of_this_operator_are_reverted() {
         // Ours, but no longer what is wanted.
-        assert_eq!(next(&wanted(&[1]), &staged(vec![set(1), set(2)], None)), Move::Revert);
-        assert_eq!(next(&wanted(&[]), &staged(vec![set(1)], None)), Move::Revert);
+        assert_eq!(
+            next(&wanted(&[1]), &staged(vec![set(1), set(2)], None)),
+            Move::Revert
+        );
+        assert_eq!(
+            next(&wanted(&[]), &staged(vec![set(1)], None)),
+            Move::Revert
+        );
         // Another cluster's, left by a process that ended.
         let other = Change::Set(node(8), role("b"));
-        assert_eq!(next(&wanted(&[1]), &staged(vec![other], None)), Move::Revert);
+        assert_eq!(
+            next(&wanted(&[1]), &staged(vec![other], None)),
+            Move::Revert
+        );
     }
 
     #[test]
@@ -452,7 +465,9 @@ mod tests {
                 seen.preview = None;
             }
             Move::SkipDead(_) => seen.history = Some(History::default()),
-            Move::Settled | Move::Settling(_) | Move::Blocked(_) | Move::Foreign(_) => return false,
+            Move::Settled | Move::Settling(_) | Move::Blocked(_) | Move::Foreign(_) => {
+                return false;
+            }
         }
         true
     }

@@ -12,15 +12,6 @@ pub enum Error {
     /// Between us and the apiserver.
     #[error("the Kubernetes API")]
     Kubernetes(#[from] gatewright_controller::Error),
-    /// A read from the apiserver.
-    #[error("cannot {action}")]
-    Read {
-        /// Verb and object.
-        action: String,
-        /// The apiserver's answer.
-        #[source]
-        source: Box<kube::Error>,
-    },
     /// Between us and Garage.
     #[error("Garage's Admin API")]
     Garage(#[source] Box<admin::Error>),
@@ -43,8 +34,7 @@ impl From<admin::Error> for Error {
 
 impl Error {
     pub(crate) fn read(action: String, source: kube::Error) -> Self {
-        let source = Box::new(source);
-        Self::Read { action, source }
+        Self::Kubernetes(gatewright_controller::Error::api(&action, source))
     }
 
     /// A word for metrics.
@@ -52,7 +42,6 @@ impl Error {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Kubernetes(error) => error.category(),
-            Self::Read { .. } => "read",
             Self::Garage(error) if error.is_stale_layout_version() => "garage_stale",
             Self::Garage(error) if error.is_quorum_lost() => "garage_quorum",
             Self::Garage(error) if error.is_transient() => "garage_transient",
@@ -69,7 +58,7 @@ impl Error {
             Self::Kubernetes(error) => error.is_conflict() || error.is_not_holder(),
             Self::Garage(error) => error.is_stale_layout_version(),
             Self::Gone { .. } => true,
-            Self::Read { .. } | Self::Random(_) => false,
+            Self::Random(_) => false,
         }
     }
 

@@ -28,7 +28,8 @@ pub(crate) async fn all(client: &Client, namespaces: &Namespaces) -> Result<Vec<
 async fn list(api: Api<ReferenceGrant>) -> Result<Vec<Grant>> {
     let list = match api.list(&ListParams::default()).await {
         Ok(list) => list,
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Vec::new()),
+        // Without the CRD the apiserver answers with a page that is no Status.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
         Err(source) => return Err(Error::read("list the ReferenceGrants".to_owned(), source)),
     };
     let grant = |grant: ReferenceGrant| Grant {

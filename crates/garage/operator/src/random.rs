@@ -13,5 +13,7 @@ pub(crate) fn seed() -> Result<[u8; 32]> {
 /// 32 random bytes as 64 hexadecimal digits: an RPC secret, or a token without a dot.
 pub(crate) fn hex() -> Result<Redacted<String>> {
     let bytes = seed()?;
-    Ok(Redacted::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok(Redacted::new(
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
 }

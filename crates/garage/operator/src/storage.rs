@@ -8,7 +8,7 @@ use gatewright_garage::admin::{ClusterStatus, GarageVersion};
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{ClusterKey, Facts, facts};
 use gatewright_garage::identity::NodeId;
-use gatewright_garage::objects::SecretKeyRef;
+use gatewright_garage::objects::{SecretKeyRef, names};
 use gatewright_garage::secret::Redacted;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::ListParams;
@@ -25,7 +25,11 @@ pub(crate) struct Asked {
 impl Asked {
     /// The version of Garage that answers, if it says one.
     pub(crate) fn version(&self) -> Option<GarageVersion> {
-        let node = self.status.nodes.iter().find(|node| Some(node.id) == self.node)?;
+        let node = self
+            .status
+            .nodes
+            .iter()
+            .find(|node| Some(node.id) == self.node)?;
         node.garage_version.as_deref()?.parse().ok()
     }
 }
@@ -47,11 +51,13 @@ impl Operator {
     /// The pods of a cluster.
     pub(crate) async fn pods(&self, namespace: &str, name: &str, tier: &str) -> Result<Vec<Pod>> {
         let selector = format!(
-            "{}={},{}={name},{}={tier}",
+            // Pods of GarageNodes have the same labels, and one more.
+            "{}={},{}={name},{}={tier},!{}",
             api::LABEL_NAME,
             api::APP,
             api::LABEL_INSTANCE,
-            api::LABEL_COMPONENT
+            api::LABEL_COMPONENT,
+            names::LABEL_NODE,
         );
         let pods: Api<Pod> = Api::namespaced(self.ctx.client().clone(), namespace);
         let list = pods.list(&ListParams::default().labels(&selector)).await;
@@ -63,12 +69,18 @@ impl Operator {
 
     /// Finds the node of a storage cluster that answers and is the first of those that do: all changes
     /// go to one, because Garage locks buckets and keys on the node that was asked.
-    pub(crate) async fn ask_cluster(&self, storage: &GarageCluster) -> Result<Result<Asked, String>> {
+    pub(crate) async fn ask_cluster(
+        &self,
+        storage: &GarageCluster,
+    ) -> Result<Result<Asked, String>> {
         let namespace = storage.namespace().unwrap_or_default();
         let name = storage.name_any();
         let entry = SecretKeyRef::admin_token(&name, &storage.spec);
         let Some(token) = self.secret(&namespace, &entry).await? else {
-            return Ok(Err(format!("there is no admin token in Secret {namespace}/{}", entry.name)));
+            return Ok(Err(format!(
+                "there is no admin token in Secret {namespace}/{}",
+                entry.name
+            )));
         };
         let pods = self.pods(&namespace, &name, api::COMPONENT_STORAGE).await?;
         let port = storage.spec.admin.clone().unwrap_or_default().bind_port;
@@ -119,7 +131,9 @@ impl Operator {
     /// The facts about a layout: little is asked while it rests.
     pub(crate) async fn facts(&self, asked: &Asked, known: &mut Known) -> Result<(Facts, bool)> {
         let status = &asked.status;
-        let settled = known.settled.filter(|(version, _)| *version == status.layout_version);
+        let settled = known
+            .settled
+            .filter(|(version, _)| *version == status.layout_version);
         if let Some((_, redundancy)) = settled {
             let mut layout = facts::settled_layout(status);
             layout.redundancy = redundancy;
@@ -134,7 +148,11 @@ impl Operator {
                 Err(admin::Error::Layout { message, .. }) => Err(message),
                 Err(error) => return Err(error.into()),
             });
-        } else if layout.history.as_ref().is_some_and(|history| history.draining.is_empty()) {
+        } else if layout
+            .history
+            .as_ref()
+            .is_some_and(|history| history.draining.is_empty())
+        {
             known.settled = Some((layout.version, layout.redundancy));
         }
         Ok((facts::facts(status, layout, asked.node), true))
@@ -150,9 +168,14 @@ fn answering(status: &ClusterStatus, base: &str) -> Option<NodeId> {
     });
     // Elsewhere than in a pod's network, addresses differ; a connected storage node serves as well.
     let full = |node: &&gatewright_garage::admin::NodeStatus| {
-        node.is_up && node.role.as_ref().is_some_and(|role| role.capacity.is_some())
+        node.is_up
+            && node
+                .role
+                .as_ref()
+                .is_some_and(|role| role.capacity.is_some())
     };
-    at.or_else(|| status.nodes.iter().find(full)).map(|node| node.id)
+    at.or_else(|| status.nodes.iter().find(full))
+        .map(|node| node.id)
 }
 
 /// Whose layout a storage cluster's is.
@@ -171,10 +194,17 @@ pub(crate) fn ordinal(pod: &Pod) -> Option<u32> {
 
 /// Its containers run.
 pub(crate) fn is_running(pod: &Pod) -> bool {
-    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let containers = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
     containers.is_some_and(|all| {
         !all.is_empty()
-            && all.iter().all(|one| one.state.as_ref().is_some_and(|state| state.running.is_some()))
+            && all.iter().all(|one| {
+                one.state
+                    .as_ref()
+                    .is_some_and(|state| state.running.is_some())
+            })
     })
 }
 
@@ -185,9 +215,13 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 
 /// A condition of the pod is true.
 pub(crate) fn condition(pod: &Pod, type_: &str) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| {
-        all.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
+        all.iter()
+            .any(|condition| condition.type_ == type_ && condition.status == "True")
     })
 }
 

@@ -4,7 +4,9 @@
 use crate::error::{Error, Result};
 use crate::grants;
 use gatewright_controller::Namespaces;
-use gatewright_controller::webhook::{Configuration, Endpoint, FailurePolicy, Server, Verdict, Webhook};
+use gatewright_controller::webhook::{
+    Configuration, Endpoint, FailurePolicy, Server, Verdict, Webhook,
+};
 use gatewright_garage::admission::{self, World};
 use gatewright_garage::api::{
     GROUP, GarageAdminToken, GarageBucket, GarageCluster, GarageKey, GarageNode, VERSION,
@@ -31,7 +33,7 @@ pub fn handlers(server: Server, client: &Client, namespaces: &Namespaces) -> Ser
     let (client, namespaces) = (client.clone(), namespaces.clone());
     server.admit(HANDLER, move |request| {
         let (client, namespaces) = (client.clone(), namespaces.clone());
-        async move { review(&client, &namespaces, request).await }
+        async move { Box::pin(review(&client, &namespaces, request)).await }
     })
 }
 
@@ -65,12 +67,23 @@ pub fn configuration(endpoint: Endpoint) -> Configuration {
     };
     Configuration {
         name: "gatewright-garage".to_owned(),
-        labels: BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "gatewright".to_owned())]),
+        labels: BTreeMap::from([(
+            "app.kubernetes.io/managed-by".to_owned(),
+            "gatewright".to_owned(),
+        )]),
         endpoint,
         webhooks: vec![
-            webhook("validate", vec![rule(&["CREATE", "UPDATE"], &all)], FailurePolicy::Fail),
+            webhook(
+                "validate",
+                vec![rule(&["CREATE", "UPDATE"], &all)],
+                FailurePolicy::Fail,
+            ),
             // It only warns; a namespace must be deletable while the operator is away.
-            webhook("warn", vec![rule(&["DELETE"], &["garageclusters"])], FailurePolicy::Ignore),
+            webhook(
+                "warn",
+                vec![rule(&["DELETE"], &["garageclusters"])],
+                FailurePolicy::Ignore,
+            ),
         ],
     }
 }
@@ -82,7 +95,9 @@ async fn review(
 ) -> Verdict {
     let kind = request.kind.kind.as_str();
     let verdict = match kind {
-        "GarageCluster" if request.operation == Operation::Delete => deletion(client, namespaces, &request).await,
+        "GarageCluster" if request.operation == Operation::Delete => {
+            deletion(client, namespaces, &request).await
+        }
         "GarageCluster" => judge(client, namespaces, &request, admission::cluster).await,
         "GarageNode" => judge(client, namespaces, &request, admission::node).await,
         "GarageBucket" => judge(client, namespaces, &request, admission::bucket).await,
@@ -91,12 +106,25 @@ async fn review(
         other => return Verdict::invalid(format!("this webhook knows no rules for {other}")),
     };
     match verdict {
-        Ok(admission::Verdict { deny: None, warnings }) => Verdict::Allow { warnings },
-        Ok(admission::Verdict { deny: Some(reason), warnings }) => match Verdict::invalid(reason) {
-            Verdict::Deny { denial, reason, .. } => Verdict::Deny { denial, reason, warnings },
+        Ok(admission::Verdict {
+            deny: None,
+            warnings,
+        }) => Verdict::Allow { warnings },
+        Ok(admission::Verdict {
+            deny: Some(reason),
+            warnings,
+        }) => match Verdict::invalid(reason) {
+            Verdict::Deny { denial, reason, .. } => Verdict::Deny {
+                denial,
+                reason,
+                warnings,
+            },
             allowed @ Verdict::Allow { .. } => allowed,
         },
-        Err(error) => Verdict::invalid(format!("it cannot be checked at present: {}", error.chain())),
+        Err(error) => Verdict::invalid(format!(
+            "it cannot be checked at present: {}",
+            error.chain()
+        )),
     }
 }
 
@@ -114,7 +142,10 @@ where
         // A deletion, or a request without an object: there is nothing to judge.
         Ok(None) => return Ok(admission::Verdict::default()),
         Err(why) => {
-            return Ok(admission::Verdict { deny: Some(why), warnings: Vec::new() });
+            return Ok(admission::Verdict {
+                deny: Some(why),
+                warnings: Vec::new(),
+            });
         }
     };
     // An old object that cannot be read any more is no reason to refuse the one that mends it.
@@ -136,7 +167,9 @@ async fn deletion(
 }
 
 fn read<K: DeserializeOwned>(object: Option<&DynamicObject>) -> Result<Option<K>, String> {
-    let Some(object) = object else { return Ok(None) };
+    let Some(object) = object else {
+        return Ok(None);
+    };
     let value = serde_json::to_value(object).map_err(|error| error.to_string())?;
     serde_json::from_value(value)
         .map(Some)
@@ -162,7 +195,10 @@ async fn world(client: &Client, namespaces: &Namespaces) -> Result<World> {
 
 async fn list<K>(client: &Client, namespaces: &Namespaces) -> Result<Vec<K>>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned,
 {
     let mut found = Vec::new();
     for api in namespaces.apis::<K>(client) {

@@ -1,5 +1,9 @@
 //! What a user can type and read: the five kinds of `garage.rajsingh.info/v1alpha1`, their CRDs and our names.
 //! Knows no behaviour.
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has keys of its own, which the lint takes for repetitions"
+)]
 
 mod admin_token;
 mod bucket;

@@ -59,7 +59,11 @@ pub fn facts(status: &admin::ClusterStatus, layout: Seen, answered: Option<NodeI
         };
         (node.id, value)
     };
-    let up = status.nodes.iter().filter(|node| node.is_up).map(|node| node.id);
+    let up = status
+        .nodes
+        .iter()
+        .filter(|node| node.is_up)
+        .map(|node| node.id);
     Facts {
         layout: Seen {
             up: up.collect(),
@@ -154,22 +158,29 @@ fn redundancy(parameters: &admin::LayoutParameters) -> Redundancy {
     }
 }
 
-/// `updateTrackers` is null once everything is settled.
+/// `updateTrackers` is null once everything is settled. Who has not even heard of the current version
+/// is the one that is waited for: the others wait for its word themselves.
 fn history(history: &admin::LayoutHistory) -> History {
+    let current = history.current_version;
     let draining = history
         .versions
         .iter()
         .filter(|version| version.status == admin::LayoutVersionStatus::Draining)
         .map(|version| version.version);
-    let trackers = history.update_trackers.iter().flatten();
-    let behind = trackers
-        .filter(|(_, tracker)| {
-            let least = tracker.ack.min(tracker.sync).min(tracker.sync_ack);
-            least < history.current_version
-        })
-        .map(|(node, _)| *node);
+    let below = |progress: fn(&admin::UpdateTracker) -> u64| -> BTreeSet<NodeId> {
+        let trackers = history.update_trackers.iter().flatten();
+        let late = trackers.filter(|(_, tracker)| progress(tracker) < current);
+        late.map(|(node, _)| *node).collect()
+    };
+    let mut behind = below(|tracker| tracker.ack);
+    if behind.is_empty() {
+        behind = below(|tracker| tracker.sync);
+    }
+    if behind.is_empty() {
+        behind = below(|tracker| tracker.sync_ack);
+    }
     History {
         draining: draining.collect(),
-        behind: behind.collect(),
+        behind,
     }
 }

@@ -7,7 +7,9 @@
 //! confirm the new layout: a node that dies with its role leaves a layout that never settles.
 
 use super::observed::{Facts, Pod, TargetSeen};
-use super::{Desired, Garage, Observed, Plan, Refusal, Step, Target, Verdict, Wait, WorkloadWanted, carry};
+use super::{
+    Desired, Garage, Observed, Plan, Refusal, Step, Target, Verdict, Wait, WorkloadWanted, carry,
+};
 use crate::cluster::DEFAULT_ZONE;
 use crate::identity::{NodeId, Peer};
 use crate::layout::{self, Move, Role, Wanted};
@@ -15,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn plan(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
     if desired.absent {
-        return absent(desired, seen);
+        return absent(desired, target, seen);
     }
     let (factor, peers) = match storage(desired, target, seen) {
         Ok(storage) => storage,
@@ -98,9 +100,10 @@ fn storage(
     seen: &Observed,
 ) -> Result<(u32, Vec<Peer>), Box<Plan>> {
     let factor = |storage: u32| match desired.factor {
-        Some(asked) if asked != storage => {
-            Err(Box::new(Plan::refused(Refusal::FactorMismatch { asked, storage })))
-        }
+        Some(asked) if asked != storage => Err(Box::new(Plan::refused(Refusal::FactorMismatch {
+            asked,
+            storage,
+        }))),
         Some(_) | None => Ok(storage),
     };
     match target {
@@ -145,7 +148,7 @@ fn storage(
 }
 
 /// The end: roles go while their nodes live, then the pods may.
-fn absent(desired: &Desired, seen: &Observed) -> Plan {
+fn absent(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
     if !seen.finalizer {
         return Plan::waiting(Vec::new(), Wait::Deleting);
     }
@@ -155,7 +158,13 @@ fn absent(desired: &Desired, seen: &Observed) -> Plan {
         TargetSeen::Missing | TargetSeen::NotStorage => true,
         TargetSeen::None | TargetSeen::NotGranted | TargetSeen::Found(_) => false,
     };
-    if seen.namespace_ends || storage_ends || (seen.keys.is_empty() && seen.former.is_empty()) {
+    let together = match target {
+        Target::Cluster(key) => key.namespace == desired.key.namespace,
+        Target::External(_) => false,
+    };
+    let storage_ends =
+        storage_ends || seen.namespace_ends && (together || seen.garage.facts().is_none());
+    if storage_ends || (seen.keys.is_empty() && seen.former.is_empty()) {
         return done();
     }
     let Some(facts) = seen.garage.facts() else {
@@ -236,8 +245,14 @@ impl Gateway<'_> {
                 let movement = layout::next(&wanted, &facts.layout);
                 let settled = movement == Move::Settled;
                 // Users' requests leave a node before its role does.
+                let up = facts.nodes.values().filter(|node| node.up).count();
+                let up = u32::try_from(up).unwrap_or(u32::MAX);
+                let least = self.desired.least_healthy;
+                let changes = matches!(movement, Move::Stage(..) | Move::Apply(_));
                 if settled || !prepared {
                     (None, settled)
+                } else if changes && up < least {
+                    (Some(Wait::TooFewHealthy { up, least }), false)
                 } else {
                     match carry(self.desired, version, movement) {
                         Ok(step) => {
@@ -278,21 +293,29 @@ impl Gateway<'_> {
     }
 
     fn alive(&self, slots: &BTreeSet<u32>) -> u32 {
-        let alive = slots.iter().filter(|slot| {
-            self.pod_of(**slot).is_some_and(|pod| !pod.terminating)
-        });
+        let alive = slots
+            .iter()
+            .filter(|slot| self.pod_of(**slot).is_some_and(|pod| !pod.terminating));
         u32::try_from(alive.count()).unwrap_or(u32::MAX)
     }
 
     /// Takes the pods of slots that go out of service; `true` when they all are.
     fn prepare_leaving(&mut self, leaving: &BTreeSet<u32>) -> bool {
         let mut prepared = true;
-        for pod in leaving.iter().filter_map(|slot| self.seen.pods.iter().find(|pod| pod.holds(*slot))) {
+        for pod in leaving
+            .iter()
+            .filter_map(|slot| self.seen.pods.iter().find(|pod| pod.holds(*slot)))
+        {
             if !pod.leaving {
-                self.steps.push(Step::MarkLeaving { pod: pod.name.clone() });
+                self.steps.push(Step::MarkLeaving {
+                    pod: pod.name.clone(),
+                });
             }
             if pod.synced {
-                self.steps.push(Step::SetSynced { pod: pod.name.clone(), synced: false });
+                self.steps.push(Step::SetSynced {
+                    pod: pod.name.clone(),
+                    synced: false,
+                });
                 prepared = false;
             }
         }
@@ -305,9 +328,11 @@ impl Gateway<'_> {
             let held = self.seen.pods.iter().any(|pod| pod.holds(**slot));
             !held && self.seen.keys.contains_key(slot)
         });
-        let waiting = self.seen.pods.iter().filter(|pod| {
-            pod.gated && pod.slot.is_none() && !pod.terminating && !pod.finished
-        });
+        let waiting = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.gated && pod.slot.is_none() && !pod.terminating && !pod.finished);
         for (pod, slot) in waiting.zip(&mut free) {
             self.steps.push(Step::AssignSlot {
                 pod: pod.name.clone(),
@@ -315,7 +340,11 @@ impl Gateway<'_> {
             });
         }
         // The slot was written, the gate not yet lifted: a process ended in between.
-        let half = self.seen.pods.iter().filter(|pod| pod.gated && !pod.terminating);
+        let half = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.gated && !pod.terminating);
         for (pod, slot) in half.filter_map(|pod| Some((pod, pod.slot?))) {
             self.steps.push(Step::AssignSlot {
                 pod: pod.name.clone(),
@@ -326,7 +355,11 @@ impl Gateway<'_> {
 
     /// A node that starts dials its peers once and then waits; the other side need not.
     fn connect(&mut self, facts: &Facts) {
-        let apart = self.seen.pods.iter().filter(|pod| pod.running && !pod.terminating);
+        let apart = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.running && !pod.terminating);
         let peers: Vec<Peer> = apart
             .filter_map(|pod| {
                 let id = *self.seen.keys.get(&pod.slot?)?;
@@ -344,15 +377,24 @@ impl Gateway<'_> {
     fn sync(&mut self, facts: &Facts, joined: &BTreeSet<u32>) {
         let full = facts.answered.and_then(|node| facts.tables.get(&node));
         for slot in joined {
-            let Some(node) = self.seen.keys.get(slot) else { continue };
-            let Some(pod) = self.pod_of(*slot) else { continue };
+            let Some(node) = self.seen.keys.get(slot) else {
+                continue;
+            };
+            let Some(pod) = self.pod_of(*slot) else {
+                continue;
+            };
             let up = facts.nodes.get(node).is_some_and(|node| node.up);
             if pod.synced || pod.terminating || !pod.running || !up {
                 continue;
             }
-            let (Some(full), Some(own)) = (full, facts.tables.get(node)) else { continue };
+            let (Some(full), Some(own)) = (full, facts.tables.get(node)) else {
+                continue;
+            };
             self.steps.push(match own.covers(full) {
-                true => Step::SetSynced { pod: pod.name.clone(), synced: true },
+                true => Step::SetSynced {
+                    pod: pod.name.clone(),
+                    synced: true,
+                },
                 false => Step::Resync(*node),
             });
         }
@@ -360,16 +402,19 @@ impl Gateway<'_> {
 
     /// The roles of these slots are gone and nobody relies on them: their pods go, then their keys.
     fn forget(&mut self, leaving: &BTreeSet<u32>, replicas: u32) {
-        let shrunk = self.seen.workload.is_some_and(|workload| {
-            workload.observed && workload.replicas == replicas
-        });
+        let shrunk = self
+            .seen
+            .workload
+            .is_some_and(|workload| workload.observed && workload.replicas == replicas);
         let mut done = BTreeSet::new();
         for slot in leaving {
             match self.pod_of(*slot) {
                 None => drop(done.insert(*slot)),
                 // The ReplicaSet chose another pod to go; that one's slot waits for this pod's place.
                 Some(pod) if shrunk && !pod.terminating => {
-                    self.steps.push(Step::DeletePod { pod: pod.name.clone() });
+                    self.steps.push(Step::DeletePod {
+                        pod: pod.name.clone(),
+                    });
                 }
                 Some(_) => {}
             }
@@ -398,22 +443,40 @@ impl Gateway<'_> {
         if !leaving.is_empty() {
             return Some(Wait::Leaving(leaving.clone()));
         }
-        let ready = self.seen.pods.iter().filter(|pod| pod.ready && !pod.terminating).count();
+        let ready = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.ready && !pod.terminating)
+            .count();
         let ready = u32::try_from(ready).unwrap_or(u32::MAX);
-        let rolled = self.seen.pods.iter().filter(|pod| pod.outdated && !pod.finished).count();
+        let rolled = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.outdated && !pod.finished)
+            .count();
         let outdated = u32::try_from(rolled).unwrap_or(u32::MAX);
         if outdated > 0 {
             return Some(Wait::Rollout { outdated });
         }
-        let unobserved = self.seen.workload.is_none_or(|w| !w.observed || w.replicas != replicas);
+        let unobserved = self
+            .seen
+            .workload
+            .is_none_or(|w| !w.observed || w.replicas != replicas);
         if unobserved || ready != self.desired.replicas {
-            return Some(Wait::Pods { ready, replicas: self.desired.replicas });
+            return Some(Wait::Pods {
+                ready,
+                replicas: self.desired.replicas,
+            });
         }
         let down: BTreeSet<u32> = joined
             .iter()
             .filter(|slot| {
                 let node = self.seen.keys.get(slot);
-                !node.and_then(|node| facts.nodes.get(node)).is_some_and(|node| node.up)
+                !node
+                    .and_then(|node| facts.nodes.get(node))
+                    .is_some_and(|node| node.up)
             })
             .copied()
             .collect();
@@ -428,7 +491,12 @@ impl Gateway<'_> {
 /// spreads copies over all zones it knows, and refuses a layout with more of them than storage fills.
 fn storage_zone(facts: &Facts) -> String {
     let mut nodes: BTreeMap<&str, usize> = BTreeMap::new();
-    for role in facts.layout.roles.values().filter(|role| role.capacity.is_some()) {
+    for role in facts
+        .layout
+        .roles
+        .values()
+        .filter(|role| role.capacity.is_some())
+    {
         *nodes.entry(&role.zone).or_default() += 1;
     }
     // The first of the largest, in alphabetical order.

@@ -15,7 +15,9 @@ mod storage;
 #[cfg(test)]
 mod world;
 
-pub use desired::{ClusterKey, DEFAULT_FACTOR, DEFAULT_ZONE, Desired, External, Mode, Problem, Target};
+pub use desired::{
+    ClusterKey, DEFAULT_FACTOR, DEFAULT_ZONE, Desired, External, Mode, Problem, Target,
+};
 pub use observed::{
     Claim, Facts, Garage, Health, Node, Observed, Pod, Storage, TableFill, TargetSeen, Workload,
 };
@@ -248,7 +250,10 @@ fn carry(desired: &Desired, version: u64, movement: Move) -> Result<Step, Wait> 
         // The facts come with a preview whenever something is staged.
         Move::Preview => Err(Wait::Layout),
         Move::Settled => {
-            debug_assert!(version > 0 || desired.absent, "settled before the first layout");
+            debug_assert!(
+                version > 0 || desired.absent,
+                "settled before the first layout"
+            );
             Err(Wait::Layout)
         }
     }

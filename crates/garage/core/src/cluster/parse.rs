@@ -34,7 +34,10 @@ impl Desired {
             problems.add("spec.replicas", "must not be negative");
             0
         });
-        let factor = spec.replication.as_ref().and_then(|replication| replication.factor);
+        let factor = spec
+            .replication
+            .as_ref()
+            .and_then(|replication| replication.factor);
         let factor = factor.and_then(|factor| match u32::try_from(factor) {
             Ok(factor @ 1..=7) => Some(factor),
             Ok(_) | Err(_) => {
@@ -44,14 +47,16 @@ impl Desired {
         });
         let redundancy = spec.replication.as_ref().and_then(|r| r.zone_redundancy);
         let annotations = meta.annotations.as_ref();
-        let approved = annotations.and_then(|all| all.get(APPROVED)).and_then(|text| {
-            let version = text.parse().ok();
-            if version.is_none() {
-                let field = format!("metadata.annotations[{APPROVED}]");
-                problems.add(&field, "must be the number of the staged layout version");
-            }
-            version
-        });
+        let approved = annotations
+            .and_then(|all| all.get(APPROVED))
+            .and_then(|text| {
+                let version = text.parse().ok();
+                if version.is_none() {
+                    let field = format!("metadata.annotations[{APPROVED}]");
+                    problems.add(&field, "must be the number of the staged layout version");
+                }
+                version
+            });
         let management = spec.layout_management.clone().unwrap_or_default();
         let network = spec.network.clone().unwrap_or_default();
         let rpc_port = u16::try_from(network.rpc_bind_port).unwrap_or_else(|_| {
@@ -73,7 +78,11 @@ impl Desired {
             replicas,
             zone: spec.zone.clone().filter(|zone| !zone.is_empty()),
             capacity,
-            tags: spec.default_node_tags.iter().cloned().collect::<BTreeSet<_>>(),
+            tags: spec
+                .default_node_tags
+                .iter()
+                .cloned()
+                .collect::<BTreeSet<_>>(),
             factor,
             redundancy,
             manual_layout: spec.layout_policy == LayoutPolicy::Manual,
@@ -85,11 +94,19 @@ impl Desired {
                 .unwrap_or(0),
             claims,
             own_rpc_secret: network.rpc_secret_ref.is_some(),
-            own_admin_token: spec.admin.as_ref().is_some_and(|admin| admin.admin_token_secret_ref.is_some()),
+            own_admin_token: spec
+                .admin
+                .as_ref()
+                .is_some_and(|admin| admin.admin_token_secret_ref.is_some()),
             rpc_port,
             key,
         };
-        problems.none(desired)
+        // What goes is cleaned up by what is left of it, however wrong its fields are.
+        if desired.absent {
+            Ok(desired)
+        } else {
+            problems.none(desired)
+        }
     }
 }
 
@@ -105,7 +122,11 @@ impl Problems {
     }
 
     fn none<T>(self, value: T) -> Result<T, Vec<Problem>> {
-        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(self.0)
+        }
     }
 }
 
@@ -113,11 +134,17 @@ fn mode(spec: &GarageClusterSpec, key: &ClusterKey, problems: &mut Problems) -> 
     match (&spec.connect_to, spec.gateway) {
         (None, false) => Mode::Storage,
         (Some(_), false) => {
-            problems.add("spec.connectTo", "connectTo can only be specified when gateway is true");
+            problems.add(
+                "spec.connectTo",
+                "connectTo can only be specified when gateway is true",
+            );
             Mode::Storage
         }
         (None, true) => {
-            problems.add("spec.connectTo", "connectTo is required when gateway is true");
+            problems.add(
+                "spec.connectTo",
+                "connectTo is required when gateway is true",
+            );
             Mode::Storage
         }
         (Some(connect), true) => Mode::Gateway(target(connect, key, problems)),
@@ -127,7 +154,10 @@ fn mode(spec: &GarageClusterSpec, key: &ClusterKey, problems: &mut Problems) -> 
 fn target(connect: &ConnectTo, key: &ClusterKey, problems: &mut Problems) -> Target {
     if let Some(reference) = &connect.cluster_ref {
         return Target::Cluster(ClusterKey {
-            namespace: reference.namespace.clone().unwrap_or_else(|| key.namespace.clone()),
+            namespace: reference
+                .namespace
+                .clone()
+                .unwrap_or_else(|| key.namespace.clone()),
             name: reference.name.clone(),
         });
     }
@@ -136,7 +166,10 @@ fn target(connect: &ConnectTo, key: &ClusterKey, problems: &mut Problems) -> Tar
         match text.parse::<Peer>() {
             Ok(peer) => peers.push(peer),
             Err(why) => {
-                problems.add(&format!("spec.connectTo.bootstrapPeers[{index}]"), &why.to_string());
+                problems.add(
+                    &format!("spec.connectTo.bootstrapPeers[{index}]"),
+                    &why.to_string(),
+                );
             }
         }
     }
@@ -144,7 +177,10 @@ fn target(connect: &ConnectTo, key: &ClusterKey, problems: &mut Problems) -> Tar
         ("rpcSecretRef", connect.rpc_secret_ref.is_none()),
         ("bootstrapPeers", connect.bootstrap_peers.is_empty()),
         ("adminApiEndpoint", connect.admin_api_endpoint.is_none()),
-        ("adminTokenSecretRef", connect.admin_token_secret_ref.is_none()),
+        (
+            "adminTokenSecretRef",
+            connect.admin_token_secret_ref.is_none(),
+        ),
     ];
     for (field, _) in missing.iter().filter(|(_, missing)| *missing) {
         problems.add(
@@ -154,7 +190,13 @@ fn target(connect: &ConnectTo, key: &ClusterKey, problems: &mut Problems) -> Tar
     }
     Target::External(External {
         peers,
-        admin: connect.admin_api_endpoint.clone().unwrap_or_default(),
+        // With and without the slash it is one layout, and one lock.
+        admin: connect
+            .admin_api_endpoint
+            .as_deref()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+            .to_owned(),
     })
 }
 
@@ -184,8 +226,13 @@ fn volumes(
 #[must_use]
 pub fn former(cluster: &GarageCluster) -> BTreeSet<crate::identity::NodeId> {
     let status = cluster.status.as_ref();
-    let slots = status.map(|status| status.gateways.as_slice()).unwrap_or_default();
-    slots.iter().filter_map(|slot: &api::GatewayStatus| slot.node_id.parse().ok()).collect()
+    let slots = status
+        .map(|status| status.gateways.as_slice())
+        .unwrap_or_default();
+    slots
+        .iter()
+        .filter_map(|slot: &api::GatewayStatus| slot.node_id.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -201,15 +248,21 @@ mod tests {
 
     #[test]
     fn the_specified_documents_are_complete() {
-        let storage = Desired::parse(&cluster("{ replicas: 3, storage: { data: { size: 100Gi } } }"));
+        let storage = Desired::parse(&cluster(
+            "{ replicas: 3, storage: { data: { size: 100Gi } } }",
+        ));
         let storage = storage.expect("is fine");
         assert_eq!(storage.mode, Mode::Storage);
         assert_eq!(storage.capacity, Some(100 << 30));
         assert_eq!(storage.storage_factor(), 3);
         assert_eq!(storage.claims["metadata"], 10 << 30);
-        let gateway = "{ replicas: 5, gateway: true, connectTo: { clusterRef: { name: garage-storage } } }";
+        let gateway =
+            "{ replicas: 5, gateway: true, connectTo: { clusterRef: { name: garage-storage } } }";
         let gateway = Desired::parse(&cluster(gateway)).expect("is fine");
-        let target = ClusterKey { namespace: "ns".into(), name: "garage-storage".into() };
+        let target = ClusterKey {
+            namespace: "ns".into(),
+            name: "garage-storage".into(),
+        };
         assert_eq!(gateway.mode, Mode::Gateway(Target::Cluster(target)));
         assert_eq!((gateway.capacity, gateway.factor), (None, None));
     }
@@ -218,11 +271,23 @@ mod tests {
     fn each_problem_names_its_field() {
         for (spec, fields) in [
             ("{ gateway: true }", &["spec.connectTo"][..]),
-            ("{ connectTo: { clusterRef: { name: s } }, storage: { data: { size: 1Gi } } }", &["spec.connectTo"]),
+            (
+                "{ connectTo: { clusterRef: { name: s } }, storage: { data: { size: 1Gi } } }",
+                &["spec.connectTo"],
+            ),
             ("{ replicas: 3 }", &["spec.storage.data.size"]),
-            ("{ storage: { data: { size: 1Gx } } }", &["spec.storage.data.size"]),
-            ("{ storage: { data: { size: 100 } } }", &["spec.storage.data.size"]),
-            ("{ storage: { data: { paths: [{ path: /a }] } } }", &["spec.storage.data.paths[0]"]),
+            (
+                "{ storage: { data: { size: 1Gx } } }",
+                &["spec.storage.data.size"],
+            ),
+            (
+                "{ storage: { data: { size: 100 } } }",
+                &["spec.storage.data.size"],
+            ),
+            (
+                "{ storage: { data: { paths: [{ path: /a }] } } }",
+                &["spec.storage.data.paths[0]"],
+            ),
             (
                 "{ gateway: true, connectTo: { bootstrapPeers: [nobody] } }",
                 &[
@@ -234,7 +299,10 @@ mod tests {
             ),
         ] {
             let problems = Desired::parse(&cluster(spec)).expect_err(spec);
-            let found: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+            let found: Vec<&str> = problems
+                .iter()
+                .map(|problem| problem.field.as_str())
+                .collect();
             assert_eq!(found, fields, "{spec}");
         }
     }

@@ -44,7 +44,11 @@ pub fn report(
 ) -> Report {
     let facts = seen.garage.facts();
     let live = seen.pods.iter().filter(|pod| !pod.finished);
-    let ready = seen.pods.iter().filter(|pod| pod.ready && !pod.terminating).count();
+    let ready = seen
+        .pods
+        .iter()
+        .filter(|pod| pod.ready && !pod.terminating)
+        .count();
     let component = match desired.mode {
         Mode::Storage => api::COMPONENT_STORAGE,
         Mode::Gateway(_) => api::COMPONENT_GATEWAY,
@@ -95,7 +99,10 @@ pub fn report(
 }
 
 fn phase(desired: &Desired, seen: &Observed, plan: &Plan) -> &'static str {
-    let young = seen.garage.facts().is_none_or(|facts| facts.layout.version == 0);
+    let young = seen
+        .garage
+        .facts()
+        .is_none_or(|facts| facts.layout.version == 0);
     match &plan.verdict {
         _ if desired.absent => "Deleting",
         Verdict::Ready => "Running",
@@ -131,37 +138,68 @@ fn condition(type_: &str, status: Option<bool>, reason: &str, message: &str) -> 
     json!({ "type": type_, "status": status, "reason": reason, "message": message })
 }
 
-fn conditions(desired: &Desired, seen: &Observed, plan: &Plan, failure: Option<&str>) -> Vec<Value> {
+fn conditions(
+    desired: &Desired,
+    seen: &Observed,
+    plan: &Plan,
+    failure: Option<&str>,
+) -> Vec<Value> {
     let (ready, reason, message) = match &plan.verdict {
-        Verdict::Ready => (true, "AsAsked", "every node runs, is in the layout and serves".to_owned()),
+        Verdict::Ready => (
+            true,
+            "AsAsked",
+            "every node runs, is in the layout and serves".to_owned(),
+        ),
         Verdict::Waiting(wait) => (false, wait.reason(), wait.to_string()),
         Verdict::Refused(refusal) => (false, refusal.reason(), refusal.to_string()),
     };
     // Nodes that serve while older layouts run out are ready: clients notice nothing.
     let settling = matches!(plan.verdict, Verdict::Waiting(Wait::Settling(_)));
-    let mut all = vec![condition(condition::READY, Some(ready || settling), reason, &message)];
+    let mut all = vec![condition(
+        condition::READY,
+        Some(ready || settling),
+        reason,
+        &message,
+    )];
     all.push(match failure {
-        None => condition(RECONCILED, Some(true), "Done", "the last round went through"),
+        None => condition(
+            RECONCILED,
+            Some(true),
+            "Done",
+            "the last round went through",
+        ),
         Some(why) => condition(RECONCILED, Some(false), "Failed", why),
     });
     let facts = seen.garage.facts();
     if let Mode::Gateway(_) = desired.mode {
         all.push(match (&seen.garage, &seen.target) {
-            (Garage::Reached(_), _) => {
-                condition(condition::STORAGE_CONNECTED, Some(true), "Answers", "the storage cluster's Admin API answers")
-            }
-            (Garage::Unreachable(_), TargetSeen::Missing | TargetSeen::NotStorage | TargetSeen::NotGranted) => {
-                condition(condition::STORAGE_CONNECTED, Some(false), reason, &message)
-            }
-            (Garage::Unreachable(why), TargetSeen::None | TargetSeen::Found(_)) => {
-                condition(condition::STORAGE_CONNECTED, Some(false), "Unreachable", why)
-            }
+            (Garage::Reached(_), _) => condition(
+                condition::STORAGE_CONNECTED,
+                Some(true),
+                "Answers",
+                "the storage cluster's Admin API answers",
+            ),
+            (
+                Garage::Unreachable(_),
+                TargetSeen::Missing | TargetSeen::NotStorage | TargetSeen::NotGranted,
+            ) => condition(condition::STORAGE_CONNECTED, Some(false), reason, &message),
+            (Garage::Unreachable(why), TargetSeen::None | TargetSeen::Found(_)) => condition(
+                condition::STORAGE_CONNECTED,
+                Some(false),
+                "Unreachable",
+                why,
+            ),
         });
     } else {
         let attached = &seen.attached;
         let names = list(attached);
         all.push(match attached.is_empty() {
-            true => condition(condition::GATEWAYS_ATTACHED, Some(false), "None", "no gateway cluster uses it"),
+            true => condition(
+                condition::GATEWAYS_ATTACHED,
+                Some(false),
+                "None",
+                "no gateway cluster uses it",
+            ),
             false => condition(
                 condition::GATEWAYS_ATTACHED,
                 Some(true),
@@ -172,15 +210,26 @@ fn conditions(desired: &Desired, seen: &Observed, plan: &Plan, failure: Option<&
     }
     all.push(joined(desired, seen, facts));
     all.push(match &plan.verdict {
-        Verdict::Waiting(Wait::LayoutBlocked(why)) => {
-            condition(condition::LAYOUT_BLOCKED, Some(true), "RefusedByGarage", why)
-        }
-        _ => condition(condition::LAYOUT_BLOCKED, Some(false), "NotBlocked", "Garage accepts the layout"),
+        Verdict::Waiting(Wait::LayoutBlocked(why)) => condition(
+            condition::LAYOUT_BLOCKED,
+            Some(true),
+            "RefusedByGarage",
+            why,
+        ),
+        _ => condition(
+            condition::LAYOUT_BLOCKED,
+            Some(false),
+            "NotBlocked",
+            "Garage accepts the layout",
+        ),
     });
     all.push(match &plan.verdict {
-        Verdict::Waiting(wait @ Wait::ForeignStagedChanges(_)) => {
-            condition(condition::FOREIGN_STAGED_CHANGES, Some(true), wait.reason(), &wait.to_string())
-        }
+        Verdict::Waiting(wait @ Wait::ForeignStagedChanges(_)) => condition(
+            condition::FOREIGN_STAGED_CHANGES,
+            Some(true),
+            wait.reason(),
+            &wait.to_string(),
+        ),
         _ => condition(
             condition::FOREIGN_STAGED_CHANGES,
             Some(false),
@@ -198,7 +247,12 @@ const RECONCILED: &str = "Reconciled";
 
 fn joined(desired: &Desired, seen: &Observed, facts: Option<&Facts>) -> Value {
     let Some(facts) = facts else {
-        return condition(condition::LAYOUT_JOINED, None, "NotAsked", "the layout cannot be read at present");
+        return condition(
+            condition::LAYOUT_JOINED,
+            None,
+            "NotAsked",
+            "the layout cannot be read at present",
+        );
     };
     let missing: BTreeSet<u32> = (0..desired.replicas)
         .filter(|slot| {
@@ -207,7 +261,12 @@ fn joined(desired: &Desired, seen: &Observed, facts: Option<&Facts>) -> Value {
         })
         .collect();
     match missing.is_empty() {
-        true => condition(condition::LAYOUT_JOINED, Some(true), "Joined", "every node has its role"),
+        true => condition(
+            condition::LAYOUT_JOINED,
+            Some(true),
+            "Joined",
+            "every node has its role",
+        ),
         false => condition(
             condition::LAYOUT_JOINED,
             Some(false),
@@ -226,7 +285,12 @@ fn down(facts: &Facts) -> Vec<NodeId> {
 
 fn degraded(seen: &Observed, facts: Option<&Facts>) -> Value {
     let Some(facts) = facts else {
-        return condition(condition::DEGRADED, None, "NotAsked", "the nodes cannot be asked at present");
+        return condition(
+            condition::DEGRADED,
+            None,
+            "NotAsked",
+            "the nodes cannot be asked at present",
+        );
     };
     let ours: BTreeSet<NodeId> = seen.keys.values().copied().collect();
     let down: Vec<String> = down(facts)
@@ -248,7 +312,12 @@ fn degraded(seen: &Observed, facts: Option<&Facts>) -> Value {
                 health.partitions_all_ok, health.partitions
             ),
         ),
-        _ => condition(condition::DEGRADED, Some(false), "AllUp", "every node is connected"),
+        _ => condition(
+            condition::DEGRADED,
+            Some(false),
+            "AllUp",
+            "every node is connected",
+        ),
     }
 }
 
@@ -256,21 +325,39 @@ fn degraded(seen: &Observed, facts: Option<&Facts>) -> Value {
 /// (Garage's full-copy tables).
 fn quorum(facts: Option<&Facts>) -> Value {
     let Some(facts) = facts else {
-        return condition(condition::QUORUM_AT_RISK, None, "NotAsked", "the nodes cannot be asked at present");
+        return condition(
+            condition::QUORUM_AT_RISK,
+            None,
+            "NotAsked",
+            "the nodes cannot be asked at present",
+        );
     };
     let all = facts.layout.roles.len();
     let down = down(facts);
     let up = all - down.len();
     let needed = all / 2 + 1;
     let names: Vec<String> = down.iter().map(short).collect();
-    if down.is_empty() || up > needed {
-        return condition(condition::QUORUM_AT_RISK, Some(false), "Safe", "one more node may be lost");
+    if down.is_empty() {
+        let message = "every node with a role is connected";
+        return condition(condition::QUORUM_AT_RISK, Some(false), "AllUp", message);
+    }
+    if up > needed {
+        return condition(
+            condition::QUORUM_AT_RISK,
+            Some(false),
+            "Safe",
+            "one more node may be lost",
+        );
     }
     let lost = up < needed;
     let message = format!(
         "{} of {all} nodes with a role are connected and keys, buckets and aliases need {needed} to change{}; not connected: {}",
         up,
-        if lost { ", so they cannot change now" } else { ", so no further one may be lost" },
+        if lost {
+            ", so they cannot change now"
+        } else {
+            ", so no further one may be lost"
+        },
         names.join(", ")
     );
     let reason = if lost { "QuorumLost" } else { "NoneToSpare" };
@@ -297,7 +384,11 @@ fn gateways(seen: &Observed, facts: Option<&Facts>) -> Vec<GatewayStatus> {
         let known = seen.keys.values().any(|key| key == *node);
         let role = facts.is_none_or(|facts| facts.layout.roles.contains_key(node));
         let relied_on = facts.is_some_and(|facts| {
-            facts.layout.history.as_ref().is_some_and(|history| history.behind.contains(node))
+            facts
+                .layout
+                .history
+                .as_ref()
+                .is_some_and(|history| history.behind.contains(node))
         });
         !known && (role || relied_on)
     });
@@ -355,7 +446,11 @@ fn health(facts: &Facts) -> Option<ClusterHealth> {
 
 fn history(facts: &Facts) -> LayoutHistory {
     let version = i64::try_from(facts.layout.version).ok();
-    let draining = facts.layout.history.iter().flat_map(|history| history.draining.iter());
+    let draining = facts
+        .layout
+        .history
+        .iter()
+        .flat_map(|history| history.draining.iter());
     let versions: Vec<LayoutVersionStatus> = draining
         .map(|version| LayoutVersionStatus {
             version: i64::try_from(*version).ok(),
@@ -373,13 +468,19 @@ fn history(facts: &Facts) -> LayoutHistory {
 fn endpoints(cluster: &api::GarageCluster, desired: &Desired) -> Endpoints {
     let spec = &cluster.spec;
     let s3 = spec.s3_api.clone().unwrap_or_default();
-    let k2v = spec.k2v_api.clone().unwrap_or_default();
-    let web = spec.web_api.clone().unwrap_or_default();
+    let k2v = spec
+        .k2v_api
+        .as_ref()
+        .filter(|api| api.enabled.unwrap_or(true));
+    let web = spec
+        .web_api
+        .as_ref()
+        .filter(|api| api.enabled.unwrap_or(true));
     let admin = spec.admin.clone().unwrap_or_default();
     let ports = Ports {
         s3: s3.enabled.then_some(s3.bind_port),
-        k2v: k2v.enabled.unwrap_or(false).then_some(k2v.bind_port),
-        web: web.enabled.unwrap_or(false).then_some(web.bind_port),
+        k2v: k2v.map(|api| api.bind_port),
+        web: web.map(|api| api.bind_port),
         admin: admin.enabled.then_some(admin.bind_port),
     };
     let super::ClusterKey { namespace, name } = &desired.key;
@@ -394,7 +495,10 @@ fn endpoints(cluster: &api::GarageCluster, desired: &Desired) -> Endpoints {
         metrics: url(&admin, ports.admin).map(|url| format!("{url}/metrics")),
         admin: url(&admin, ports.admin),
         rpc: match desired.mode {
-            Mode::Storage => Some(format!("{name}-headless.{namespace}.svc:{}", desired.rpc_port)),
+            Mode::Storage => Some(format!(
+                "{name}-headless.{namespace}.svc:{}",
+                desired.rpc_port
+            )),
             Mode::Gateway(_) => None,
         },
     }
@@ -402,8 +506,13 @@ fn endpoints(cluster: &api::GarageCluster, desired: &Desired) -> Endpoints {
 
 /// What is worth an Event: a person has to do something, or something happened that should be rare.
 fn warning(plan: &Plan) -> Option<(String, String)> {
-    if plan.steps.iter().any(|step| matches!(step, Step::SkipDead(_))) {
-        let text = "nodes of ours died with their role; they are skipped so that the layout can settle";
+    if plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::SkipDead(_)))
+    {
+        let text =
+            "nodes of ours died with their role; they are skipped so that the layout can settle";
         return Some(("DeadNodesSkipped".into(), text.into()));
     }
     match &plan.verdict {
@@ -479,16 +588,25 @@ impl std::fmt::Display for Wait {
         match self {
             Self::Secrets => f.write_str("secrets and node keys are being made"),
             Self::StorageMissing(key) => {
-                write!(f, "there is no GarageCluster {key}: create it, or correct spec.connectTo.clusterRef")
+                write!(
+                    f,
+                    "there is no GarageCluster {key}: create it, or correct spec.connectTo.clusterRef"
+                )
             }
-            Self::StorageStarting(key) => write!(f, "GarageCluster {key} has no secrets and node keys yet"),
+            Self::StorageStarting(key) => {
+                write!(f, "GarageCluster {key} has no secrets and node keys yet")
+            }
             Self::StorageUnreachable(why) => write!(f, "the Admin API does not answer: {why}"),
             Self::Layout => f.write_str("the layout is being changed"),
             Self::Settling(history) => write!(
                 f,
                 "{} node{} not yet moved over to the newest layout version",
                 history.behind.len(),
-                if history.behind.len() == 1 { " has" } else { "s have" }
+                if history.behind.len() == 1 {
+                    " has"
+                } else {
+                    "s have"
+                }
             ),
             Self::LayoutBlocked(why) => write!(f, "Garage refuses the layout: {why}"),
             Self::ForeignStagedChanges(nodes) => {
@@ -496,7 +614,11 @@ impl std::fmt::Display for Wait {
                 write!(
                     f,
                     "somebody else has staged layout changes ({}); apply or revert them (`garage layout apply` or `revert`)",
-                    if nodes.is_empty() { "parameters".to_owned() } else { nodes.join(", ") }
+                    if nodes.is_empty() {
+                        "parameters".to_owned()
+                    } else {
+                        nodes.join(", ")
+                    }
                 )
             }
             Self::Approval(version) => write!(
@@ -511,7 +633,10 @@ impl std::fmt::Display for Wait {
             Self::Nodes(missing) => write!(f, "no running node in {}", slots(missing)),
             Self::Pods { ready, replicas } => write!(f, "{ready} of {replicas} pods serve"),
             Self::Rollout { outdated } => write!(f, "{outdated} pods are still to be replaced"),
-            Self::Rebalancing { complete, partitions } => write!(
+            Self::Rebalancing {
+                complete,
+                partitions,
+            } => write!(
                 f,
                 "{complete} of {partitions} partitions have all their nodes; no further pod is replaced before all have"
             ),
@@ -580,7 +705,8 @@ mod tests {
     use crate::cluster::{ClusterKey, Node, plan};
 
     fn object(desired: &Desired) -> api::GarageCluster {
-        let mut object = api::GarageCluster::new(&desired.key.name, api::GarageClusterSpec::default());
+        let mut object =
+            api::GarageCluster::new(&desired.key.name, api::GarageClusterSpec::default());
         object.metadata.namespace = Some(desired.key.namespace.clone());
         object
     }
@@ -668,7 +794,10 @@ mod tests {
             let status = told(&desired, &world.seen, None);
             assert_eq!(is(&status, "QuorumAtRisk").0, expected, "{lost} lost");
         }
-        assert_eq!(is(&told(&desired, &world.seen, None), "QuorumAtRisk").1, "QuorumLost");
+        assert_eq!(
+            is(&told(&desired, &world.seen, None), "QuorumAtRisk").1,
+            "QuorumLost"
+        );
     }
 
     #[test]
@@ -676,10 +805,16 @@ mod tests {
         let mut world = World::empty();
         let desired = storage(3);
         world.converge(&desired);
-        world.seen.attached = vec![ClusterKey { namespace: "web".into(), name: "gw".into() }];
+        world.seen.attached = vec![ClusterKey {
+            namespace: "web".into(),
+            name: "gw".into(),
+        }];
         let status = told(&desired, &world.seen, None);
         assert_eq!(is(&status, "GatewaysAttached").0, "True");
-        assert_eq!(status["endpoints"]["s3"], "http://garage-storage.ns.svc:3900");
+        assert_eq!(
+            status["endpoints"]["s3"],
+            "http://garage-storage.ns.svc:3900"
+        );
         assert_eq!(status["nodes"][0]["capacity"], "100Gi");
     }
 }

@@ -2,9 +2,7 @@
 //! have to be replaced. May not give a gateway a role.
 
 use super::observed::{Facts, Pod};
-use super::{
-    Desired, Garage, Observed, Plan, Refusal, Step, Verdict, Wait, WorkloadWanted, carry,
-};
+use super::{Desired, Garage, Observed, Plan, Refusal, Step, Verdict, Wait, WorkloadWanted, carry};
 use crate::cluster::DEFAULT_ZONE;
 use crate::identity::{NodeId, Peer};
 use crate::layout::{self, Move, Role, Wanted};
@@ -20,7 +18,13 @@ pub(super) fn plan(desired: &Desired, seen: &Observed) -> Plan {
     if !seen.bad_keys.is_empty() {
         return Plan::refused(Refusal::BadKeys(seen.bad_keys.clone()));
     }
-    let slots: BTreeSet<u32> = (0..desired.replicas).collect();
+    // With the manual layout every node is a GarageNode's.
+    let own = if desired.manual_layout {
+        0
+    } else {
+        desired.replicas
+    };
+    let slots: BTreeSet<u32> = (0..own).collect();
     let missing: BTreeSet<u32> = slots
         .iter()
         .filter(|slot| !seen.keys.contains_key(slot))
@@ -97,6 +101,11 @@ impl Storing<'_> {
         self.seen.keys.iter().map(peer).collect()
     }
 
+    /// How many pods are the cluster's own.
+    fn own(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
     fn pod_of(&self, slot: u32) -> Option<&Pod> {
         self.seen.pods.iter().find(|pod| pod.holds(slot))
     }
@@ -116,7 +125,7 @@ impl Storing<'_> {
             Garage::Unreachable(why) if unready.is_empty() => Wait::StorageUnreachable(why.clone()),
             Garage::Unreachable(_) | Garage::Reached(_) => Wait::Nodes(unready),
         };
-        (self.desired.replicas.max(present), Some(wait))
+        (self.own().max(present), Some(wait))
     }
 
     fn converge(&mut self, facts: &Facts) -> (u32, Option<Wait>) {
@@ -137,8 +146,8 @@ impl Storing<'_> {
             .collect();
         let (layout, settled) = self.layout(facts, &down);
         let keep = match leaving.last() {
-            Some(last) if !settled => self.desired.replicas.max(last + 1),
-            _ => self.desired.replicas,
+            Some(last) if !settled => self.own().max(last + 1),
+            _ => self.own(),
         };
         // Never fewer than there are, until the layout says that nothing lies there.
         let present = self.seen.workload.map_or(0, |workload| workload.replicas);
@@ -157,7 +166,7 @@ impl Storing<'_> {
             Some(Wait::Settling(history)) => (None, Some(Wait::Settling(history))),
             other => (other, None),
         };
-        let moving = (!leaving.is_empty()).then(|| Wait::Leaving(leaving));
+        let moving = (!leaving.is_empty()).then_some(Wait::Leaving(leaving));
         let down = (!down.is_empty()).then_some(Wait::Nodes(down));
         let waits = match blocked {
             Some(Wait::Layout) => [down, Some(Wait::Layout)],
@@ -165,12 +174,21 @@ impl Storing<'_> {
         };
         let first = waits.into_iter().flatten().next();
         let pods = self.pods(replicas);
-        let wait = first.or(rollout).or(moving).or(growing).or(pods).or(settling);
+        let wait = first
+            .or(rollout)
+            .or(moving)
+            .or(growing)
+            .or(pods)
+            .or(settling);
         (replicas, wait)
     }
 
     fn connect(&mut self, facts: &Facts) {
-        let running = self.seen.pods.iter().filter(|pod| pod.running && !pod.terminating);
+        let running = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.running && !pod.terminating);
         let peers: Vec<Peer> = running
             .filter_map(|pod| {
                 let id = *self.seen.keys.get(&pod.slot?)?;
@@ -261,13 +279,15 @@ impl Storing<'_> {
         if let Some(broken) = outdated.iter().find(|pod| !pod.ready && !pod.terminating)
             && observed
         {
-            self.steps.push(Step::DeletePod { pod: broken.name.clone() });
+            self.steps.push(Step::DeletePod {
+                pod: broken.name.clone(),
+            });
             return Some(Wait::Rollout { outdated: count });
         }
-        let slots_ready = self
-            .slots
-            .iter()
-            .all(|slot| self.pod_of(*slot).is_some_and(|pod| pod.ready && !pod.terminating));
+        let slots_ready = self.slots.iter().all(|slot| {
+            self.pod_of(*slot)
+                .is_some_and(|pod| pod.ready && !pod.terminating)
+        });
         let Some(health) = facts.and_then(|facts| facts.health.as_ref()) else {
             return Some(Wait::Rollout { outdated: count });
         };
@@ -281,7 +301,9 @@ impl Storing<'_> {
             // The last one first, as a StatefulSet does it.
             let next = outdated.iter().max_by_key(|pod| pod.slot);
             if let Some(next) = next {
-                self.steps.push(Step::DeletePod { pod: next.name.clone() });
+                self.steps.push(Step::DeletePod {
+                    pod: next.name.clone(),
+                });
             }
         }
         Some(Wait::Rollout { outdated: count })
@@ -290,8 +312,15 @@ impl Storing<'_> {
     /// Claims are never made smaller: the admission rules see to that.
     fn grow(&mut self) -> Option<Wait> {
         let mut growing = false;
-        for claim in self.seen.claims.iter().filter(|claim| self.slots.contains(&claim.slot)) {
-            let Some(bytes) = self.desired.claims.get(&claim.template) else { continue };
+        for claim in self
+            .seen
+            .claims
+            .iter()
+            .filter(|claim| self.slots.contains(&claim.slot))
+        {
+            let Some(bytes) = self.desired.claims.get(&claim.template) else {
+                continue;
+            };
             if claim.bytes < *bytes {
                 growing = true;
                 self.steps.push(Step::GrowClaim {
@@ -300,7 +329,11 @@ impl Storing<'_> {
                 });
             }
         }
-        if self.seen.workload.is_some_and(|workload| !workload.claims_match) {
+        if self
+            .seen
+            .workload
+            .is_some_and(|workload| !workload.claims_match)
+        {
             growing = true;
             self.steps.push(Step::OrphanWorkload);
         }
@@ -308,11 +341,19 @@ impl Storing<'_> {
     }
 
     fn pods(&self, replicas: u32) -> Option<Wait> {
+        if self.desired.manual_layout {
+            return None;
+        }
         let unobserved = self
             .seen
             .workload
             .is_none_or(|workload| !workload.observed || workload.replicas != replicas);
-        let ready = self.seen.pods.iter().filter(|pod| pod.ready && !pod.terminating).count();
+        let ready = self
+            .seen
+            .pods
+            .iter()
+            .filter(|pod| pod.ready && !pod.terminating)
+            .count();
         let ready = u32::try_from(ready).unwrap_or(u32::MAX);
         (unobserved || ready != replicas).then_some(Wait::Pods { ready, replicas })
     }

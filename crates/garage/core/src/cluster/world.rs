@@ -80,11 +80,21 @@ impl World {
             };
             facts.layout.roles.insert(node(n), role);
             facts.layout.up.insert(node(n));
-            facts.nodes.insert(node(n), Node { up: true, version: None });
+            facts.nodes.insert(
+                node(n),
+                Node {
+                    up: true,
+                    version: None,
+                },
+            );
         }
         facts.layout.version = 1;
         facts.answered = Some(node(900));
-        let full = TableFill { keys: 2, buckets: 3, aliases: 3 };
+        let full = TableFill {
+            keys: 2,
+            buckets: 3,
+            aliases: 3,
+        };
         facts.tables.insert(node(900), full);
         let peers = (900..903)
             .map(|n| Peer {
@@ -167,23 +177,40 @@ impl World {
             match step {
                 Step::AssignSlot { slot, .. } => {
                     assert!(slots.insert(*slot), "slot {slot} is given twice");
-                    let holders = self.seen.pods.iter().filter(|pod| pod.holds(*slot) && !pod.gated);
+                    let holders = self
+                        .seen
+                        .pods
+                        .iter()
+                        .filter(|pod| pod.holds(*slot) && !pod.gated);
                     assert_eq!(holders.count(), 0, "two live pods with slot {slot}");
                 }
                 Step::Stage(changes, _) => {
                     for change in changes {
-                        let role = self.seen.garage.facts().and_then(|f| f.layout.roles.get(&change.node()));
+                        let role = self
+                            .seen
+                            .garage
+                            .facts()
+                            .and_then(|f| f.layout.roles.get(&change.node()));
                         let tag = owner_tag(&desired.uid);
                         let own = self.seen.keys.values().any(|key| *key == change.node());
-                        assert!(own || role.is_some_and(|role| role.tags.contains(&tag)), "a foreign role");
+                        assert!(
+                            own || role.is_some_and(|role| role.tags.contains(&tag)),
+                            "a foreign role"
+                        );
                     }
                 }
                 Step::DropKeys(slots) => {
                     for slot in slots {
                         let id = self.seen.keys[slot];
                         let facts = self.seen.garage.facts().expect("keys go by the layout");
-                        assert!(!facts.layout.roles.contains_key(&id), "a key goes before its role");
-                        assert!(!self.seen.pods.iter().any(|pod| pod.holds(*slot)), "a key in use goes");
+                        assert!(
+                            !facts.layout.roles.contains_key(&id),
+                            "a key goes before its role"
+                        );
+                        assert!(
+                            !self.seen.pods.iter().any(|pod| pod.holds(*slot)),
+                            "a key in use goes"
+                        );
                     }
                 }
                 _ => {}
@@ -192,7 +219,11 @@ impl World {
     }
 
     fn ensure(&mut self, desired: &Desired, replicas: u32) {
-        self.seen.workload = Some(Workload { replicas, observed: true, claims_match: true });
+        self.seen.workload = Some(Workload {
+            replicas,
+            observed: true,
+            claims_match: true,
+        });
         let gated = desired.mode != Mode::Storage;
         let live = |pods: &[Pod]| pods.iter().filter(|pod| !pod.terminating).count();
         while live(&self.seen.pods) < replicas as usize {
@@ -226,7 +257,9 @@ impl World {
 
     pub(super) fn carry_out(&mut self, desired: &Desired, step: &Step) {
         let pod = |pods: &mut Vec<Pod>, name: &str| {
-            pods.iter().position(|pod| pod.name == name).expect("a pod that was seen")
+            pods.iter()
+                .position(|pod| pod.name == name)
+                .expect("a pod that was seen")
         };
         match step {
             Step::AddFinalizer => self.seen.finalizer = true,
@@ -237,7 +270,10 @@ impl World {
                 for slot in slots {
                     self.next_key += 1;
                     let id = node(self.next_key);
-                    assert!(self.seen.keys.insert(*slot, id).is_none(), "a key was replaced");
+                    assert!(
+                        self.seen.keys.insert(*slot, id).is_none(),
+                        "a key was replaced"
+                    );
                 }
             }
             Step::DropKeys(slots) => self.seen.keys.retain(|slot, _| !slots.contains(slot)),
@@ -249,7 +285,9 @@ impl World {
             Step::Stage(changes, redundancy) => {
                 let layout = &mut self.facts().layout;
                 for change in changes {
-                    layout.staged.retain(|staged| staged.node() != change.node());
+                    layout
+                        .staged
+                        .retain(|staged| staged.node() != change.node());
                     layout.staged.push(change.clone());
                 }
                 layout.staged_redundancy = *redundancy;
@@ -303,7 +341,13 @@ impl World {
 
     fn up(&mut self, id: NodeId) {
         let facts = self.facts();
-        facts.nodes.insert(id, Node { up: true, version: None });
+        facts.nodes.insert(
+            id,
+            Node {
+                up: true,
+                version: None,
+            },
+        );
         facts.layout.up.insert(id);
         // A fresh gateway knows no key and no bucket.
         facts.tables.entry(id).or_default();
@@ -333,7 +377,10 @@ impl World {
         if let Garage::Unreachable(_) = self.seen.garage {
             // A storage cluster answers as soon as one of its nodes runs.
             if desired.mode == Mode::Storage && !running.is_empty() {
-                let facts = Facts { answered: Some(running[0]), ..Facts::default() };
+                let facts = Facts {
+                    answered: Some(running[0]),
+                    ..Facts::default()
+                };
                 self.seen.garage = Garage::Reached(Box::new(facts));
                 self.up(running[0]);
             }
@@ -354,10 +401,18 @@ impl World {
         self.relied_on.retain(|node| !up.contains(node));
         let behind = self.relied_on.clone();
         let layout = &mut self.facts().layout;
-        let draining = if behind.is_empty() { BTreeSet::new() } else { [layout.version - 1].into() };
+        let draining = if behind.is_empty() {
+            BTreeSet::new()
+        } else {
+            [layout.version - 1].into()
+        };
         layout.history = Some(layout::History { draining, behind });
         let layout = &self.facts().layout;
-        let complete = layout.roles.keys().filter(|id| layout.up.contains(id)).count() as u64;
+        let complete = layout
+            .roles
+            .keys()
+            .filter(|id| layout.up.contains(id))
+            .count() as u64;
         let all = layout.roles.len() as u64;
         self.facts().health = Some(Health {
             storage_nodes: all,
@@ -376,7 +431,12 @@ fn a_gateway_cluster_joins_in_one_version_and_then_rests() {
     assert_eq!(world.converge(&desired), Verdict::Ready);
     assert_eq!(world.applied, 1);
     let facts = world.facts().clone();
-    let gateways: Vec<_> = facts.layout.roles.values().filter(|role| role.capacity.is_none()).collect();
+    let gateways: Vec<_> = facts
+        .layout
+        .roles
+        .values()
+        .filter(|role| role.capacity.is_none())
+        .collect();
     assert_eq!(gateways.len(), 5);
     // Flaw 5 of the originals: a zone of its own blocks every later change.
     assert!(gateways.iter().all(|role| role.zone == "default"));
@@ -451,8 +511,12 @@ fn an_unready_gateway_never_takes_requests() {
         order.push(step.clone());
         false
     });
-    let resync = order.iter().position(|step| matches!(step, Step::Resync(_)));
-    let synced = order.iter().position(|step| matches!(step, Step::SetSynced { synced: true, .. }));
+    let resync = order
+        .iter()
+        .position(|step| matches!(step, Step::Resync(_)));
+    let synced = order
+        .iter()
+        .position(|step| matches!(step, Step::SetSynced { synced: true, .. }));
     assert!(resync.is_some() && resync < synced, "{order:?}");
 }
 
@@ -487,16 +551,29 @@ fn lost_keys_are_repaired_in_one_version_and_the_dead_are_skipped() {
 fn a_deleted_gateway_cluster_leaves_no_role() {
     let mut world = World::with_storage();
     world.converge(&gateway(4));
-    let absent = Desired { absent: true, ..gateway(4) };
+    let absent = Desired {
+        absent: true,
+        ..gateway(4)
+    };
     world.converge(&absent);
     assert!(world.finished);
     assert_eq!(world.applied, 2);
-    assert!(world.facts().layout.roles.values().all(|role| role.capacity.is_some()));
+    assert!(
+        world
+            .facts()
+            .layout
+            .roles
+            .values()
+            .all(|role| role.capacity.is_some())
+    );
 }
 
 #[test]
 fn a_gateway_cluster_goes_at_once_when_nobody_is_left_to_tell() {
-    let absent = Desired { absent: true, ..gateway(4) };
+    let absent = Desired {
+        absent: true,
+        ..gateway(4)
+    };
     for (namespace_ends, target) in [(true, None), (false, Some(TargetSeen::Missing))] {
         let mut world = World::with_storage();
         world.converge(&gateway(4));
@@ -538,12 +615,18 @@ fn a_storage_node_keeps_its_pod_until_its_data_is_elsewhere() {
 fn a_storage_cluster_is_held_while_gateways_use_it() {
     let mut world = World::empty();
     world.converge(&storage(3));
-    let absent = Desired { absent: true, ..storage(3) };
+    let absent = Desired {
+        absent: true,
+        ..storage(3)
+    };
     let user = gateway(1).key;
     world.seen.attached = vec![user.clone()];
     let held = plan(&absent, &world.seen);
     assert_eq!(held.steps, []);
-    assert_eq!(held.verdict, Verdict::Waiting(Wait::GatewaysAttached(vec![user])));
+    assert_eq!(
+        held.verdict,
+        Verdict::Waiting(Wait::GatewaysAttached(vec![user]))
+    );
     world.seen.namespace_ends = true;
     assert_eq!(plan(&absent, &world.seen).steps, [Step::RemoveFinalizer]);
 }
@@ -559,10 +642,17 @@ fn storage_pods_are_replaced_one_at_a_time_and_only_with_all_copies() {
     let mut replaced = 0;
     for _ in 0..60 {
         let plan = plan(&desired, &world.seen);
-        let deletions: Vec<_> = plan.steps.iter().filter(|step| matches!(step, Step::DeletePod { .. })).collect();
+        let deletions: Vec<_> = plan
+            .steps
+            .iter()
+            .filter(|step| matches!(step, Step::DeletePod { .. }))
+            .collect();
         assert!(deletions.len() <= 1, "{deletions:?}");
         if !deletions.is_empty() {
-            assert!(world.seen.pods.iter().all(|pod| pod.ready), "one is away already");
+            assert!(
+                world.seen.pods.iter().all(|pod| pod.ready),
+                "one is away already"
+            );
             replaced += 1;
         }
         if let Some(workload) = &plan.workload {
@@ -594,7 +684,10 @@ fn what_a_gateway_cluster_may_not_begin_with() {
             // Flaw 4: a factor that differs stops the storage nodes.
             other,
             world(found),
-            Verdict::Refused(Refusal::FactorMismatch { asked: 2, storage: 3 }),
+            Verdict::Refused(Refusal::FactorMismatch {
+                asked: 2,
+                storage: 3,
+            }),
         ),
         (
             gateway(2),
@@ -613,7 +706,10 @@ fn what_a_gateway_cluster_may_not_begin_with() {
         ),
     ] {
         let plan = plan(&desired, &seen);
-        assert_eq!((plan.workload, plan.steps, plan.verdict), (None, vec![], verdict));
+        assert_eq!(
+            (plan.workload, plan.steps, plan.verdict),
+            (None, vec![], verdict)
+        );
     }
 }
 
@@ -628,7 +724,10 @@ fn a_crash_at_every_step_leaves_nothing_behind() {
     };
     let fresh: Start = World::with_storage;
     let nothing: Start = World::empty;
-    let absent = Desired { absent: true, ..gateway(6) };
+    let absent = Desired {
+        absent: true,
+        ..gateway(6)
+    };
     for (start, desired) in [
         (fresh, gateway(3)),
         (scaled, gateway(2)),
@@ -651,14 +750,23 @@ fn a_crash_at_every_step_leaves_nothing_behind() {
             });
             if desired.absent {
                 assert!(world.finished, "killed at {kill}");
-                assert!(world.facts().layout.roles.values().all(|role| role.capacity.is_some()));
+                assert!(
+                    world
+                        .facts()
+                        .layout
+                        .roles
+                        .values()
+                        .all(|role| role.capacity.is_some())
+                );
                 continue;
             }
             assert_eq!(verdict, Verdict::Ready, "killed at {kill}");
             assert_eq!(world.seen.keys.len(), desired.replicas as usize);
             assert_eq!(world.seen.pods.len(), desired.replicas as usize);
             let own = world.facts().layout.roles.values();
-            let own = own.filter(|role| role.owner() == Some(&desired.uid)).count();
+            let own = own
+                .filter(|role| role.owner() == Some(&desired.uid))
+                .count();
             assert_eq!(own, desired.replicas as usize);
         }
     }

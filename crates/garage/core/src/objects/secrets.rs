@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::names;
 use super::workload::{Owner, Tier};
-use crate::api::GarageClusterSpec;
+use crate::api::{GarageClusterSpec, RetentionPolicy};
 use crate::identity::SlotKeys;
 use crate::secret::Redacted;
 
@@ -129,6 +129,21 @@ pub fn admin_token(owner: &Owner, token: &Redacted<String>) -> Secret {
 /// The Secret with the node keys. `name` is [`names::node_keys`] of the cluster or of a GarageNode's workload.
 pub fn node_keys(owner: &Owner, name: String, keys: &SlotKeys) -> Secret {
     opaque(owner, name, keys.data())
+}
+
+/// What outlives its cluster together with the volumes: without the RPC secret and the node keys, kept
+/// data belongs to nodes that nobody can be any more.
+#[must_use]
+pub fn kept_with_volumes(mut secret: Secret, spec: &GarageClusterSpec) -> Secret {
+    let retention = spec
+        .storage
+        .as_ref()
+        .and_then(|storage| storage.pvc_retention_policy);
+    let when_deleted = retention.unwrap_or_default().when_deleted;
+    if !spec.gateway && when_deleted == RetentionPolicy::Retain {
+        secret.metadata.owner_references = None;
+    }
+    secret
 }
 
 fn text(owner: &Owner, name: String, key: &str, content: &Redacted<String>) -> Secret {

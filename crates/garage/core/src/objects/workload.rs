@@ -272,6 +272,11 @@ impl Workload {
         let service = service(cluster, &mut problems);
         let budget = budget(cluster, &mut problems);
         let public_endpoint = public_endpoint(cluster, &mut problems);
+        if spec.workers.is_some() {
+            let message =
+                "is not set by the operator yet; leave it out and use `garage worker set`";
+            problems.push(problem("spec.workers", message));
+        }
         for (on, field) in [
             (
                 spec.logging.as_ref().is_some_and(|log| log.syslog),

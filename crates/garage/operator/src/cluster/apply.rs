@@ -31,8 +31,14 @@ pub(super) fn objects(
         ..hands.inherited.clone()
     };
     let name = cluster.name_any();
-    let secret = hands.rpc_secret.as_ref().map(|secret| secret.expose().as_bytes());
-    let token = hands.admin_token.as_ref().map(|token| token.expose().as_bytes());
+    let secret = hands
+        .rpc_secret
+        .as_ref()
+        .map(|secret| secret.expose().as_bytes());
+    let token = hands
+        .admin_token
+        .as_ref()
+        .map(|token| token.expose().as_bytes());
     let resolved = Resolved {
         settings: config::from_cluster(cluster, &inherited, &wanted.peers)?,
         image: inherited.image.clone(),
@@ -42,7 +48,9 @@ pub(super) fn objects(
         secrets_hash: secrets::hash(&[secret, token]),
         replicas: wanted.replicas,
     };
-    Ok(objects::of_cluster(&objects::Workload::from_cluster(cluster, &resolved)?))
+    Ok(objects::of_cluster(&objects::Workload::from_cluster(
+        cluster, &resolved,
+    )?))
 }
 
 impl Operator {
@@ -88,20 +96,28 @@ impl Operator {
                 ctx.add_finalizer(cluster, api::FINALIZER_CLUSTER).await?;
             }
             Step::RemoveFinalizer => {
-                ctx.remove_finalizer(cluster, api::FINALIZER_CLUSTER).await?;
+                ctx.remove_finalizer(cluster, api::FINALIZER_CLUSTER)
+                    .await?;
             }
             Step::MintRpcSecret => {
                 let secret = random::hex()?;
-                ctx.create(&secrets::rpc_secret(&Owner::of(cluster), &secret)).await?;
+                let secret = secrets::rpc_secret(&Owner::of(cluster), &secret);
+                ctx.create(&secrets::kept_with_volumes(secret, &cluster.spec))
+                    .await?;
             }
             Step::MirrorRpcSecret => {
                 let action = || format!("copy the RPC secret for {}", desired.key);
-                let secret = hands.rpc_secret.as_ref().ok_or_else(|| Error::Gone { action: action() })?;
-                self.ensure(&secrets::rpc_secret(&Owner::of(cluster), secret)).await?;
+                let secret = hands
+                    .rpc_secret
+                    .as_ref()
+                    .ok_or_else(|| Error::Gone { action: action() })?;
+                self.ensure(&secrets::rpc_secret(&Owner::of(cluster), secret))
+                    .await?;
             }
             Step::MintAdminToken => {
                 let token = random::hex()?;
-                ctx.create(&secrets::admin_token(&Owner::of(cluster), &token)).await?;
+                ctx.create(&secrets::admin_token(&Owner::of(cluster), &token))
+                    .await?;
             }
             Step::MintKeys(slots) => self.mint_keys(cluster, slots, hands.keys.as_ref()).await?,
             Step::DropKeys(slots) => self.drop_keys(slots, hands.keys.as_ref()).await?,
@@ -113,17 +129,21 @@ impl Operator {
                 };
                 known.settled = None;
                 let client = hands.client("stage a layout")?;
-                ctx.guarded("stage a layout", client.update_cluster_layout(&change)).await??;
+                ctx.guarded("stage a layout", client.update_cluster_layout(&change))
+                    .await??;
             }
             Step::Revert => {
                 known.settled = None;
                 let client = hands.client("revert a staged layout")?;
-                ctx.guarded("revert a staged layout", client.revert_cluster_layout()).await??;
+                ctx.guarded("revert a staged layout", client.revert_cluster_layout())
+                    .await??;
             }
             Step::Apply(version) => {
                 known.settled = None;
                 let client = hands.client("apply a layout")?;
-                let applied = ctx.guarded("apply a layout", client.apply_cluster_layout(*version)).await??;
+                let applied = ctx
+                    .guarded("apply a layout", client.apply_cluster_layout(*version))
+                    .await??;
                 tracing::info!(cluster = %desired.key, version = applied.layout.version, "a new layout version");
             }
             Step::SkipDead(version) => {
@@ -133,7 +153,11 @@ impl Operator {
                     allow_missing_data: false,
                 };
                 let client = hands.client("skip dead nodes")?;
-                ctx.guarded("skip dead nodes", client.cluster_layout_skip_dead_nodes(skip)).await??;
+                ctx.guarded(
+                    "skip dead nodes",
+                    client.cluster_layout_skip_dead_nodes(skip),
+                )
+                .await??;
             }
             Step::Resync(node) => {
                 let client = hands.client("fetch tables")?;
@@ -149,16 +173,23 @@ impl Operator {
                 ctx.patch_merge(hands.pod(pod)?, &patch).await?;
             }
             Step::DeletePod { pod } => {
-                ctx.delete(hands.pod(pod)?, PropagationPolicy::Background).await?;
+                ctx.delete(hands.pod(pod)?, PropagationPolicy::Background)
+                    .await?;
             }
             Step::OrphanWorkload => {
                 let action = || format!("replace the StatefulSet of {}", desired.key);
-                let set = hands.stateful_set.as_ref().ok_or_else(|| Error::Gone { action: action() })?;
+                let set = hands
+                    .stateful_set
+                    .as_ref()
+                    .ok_or_else(|| Error::Gone { action: action() })?;
                 ctx.delete(set, PropagationPolicy::Orphan).await?;
             }
             Step::GrowClaim { claim, bytes } => {
                 let action = || format!("enlarge the claim {claim}");
-                let claim = hands.claims.get(claim).ok_or_else(|| Error::Gone { action: action() })?;
+                let claim = hands
+                    .claims
+                    .get(claim)
+                    .ok_or_else(|| Error::Gone { action: action() })?;
                 let size = quantity::canonical(*bytes);
                 let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
                 ctx.patch_merge(claim, &patch).await?;
@@ -185,13 +216,26 @@ impl Operator {
         match present {
             None => {
                 let name = names::node_keys(&cluster.name_any());
-                self.ctx.create(&secrets::node_keys(&Owner::of(cluster), name, &fresh)).await?;
+                let secret = secrets::node_keys(&Owner::of(cluster), name, &fresh);
+                self.ctx
+                    .create(&secrets::kept_with_volumes(secret, &cluster.spec))
+                    .await?;
             }
             Some(secret) => {
-                let held = |entry: &String| secret.data.as_ref().is_some_and(|data| data.contains_key(entry));
-                let data: BTreeMap<String, ByteString> =
-                    fresh.data().into_iter().filter(|(entry, _)| !held(entry)).collect();
-                self.ctx.patch_merge(secret, &json!({ "data": data })).await?;
+                let held = |entry: &String| {
+                    secret
+                        .data
+                        .as_ref()
+                        .is_some_and(|data| data.contains_key(entry))
+                };
+                let data: BTreeMap<String, ByteString> = fresh
+                    .data()
+                    .into_iter()
+                    .filter(|(entry, _)| !held(entry))
+                    .collect();
+                self.ctx
+                    .patch_merge(secret, &json!({ "data": data }))
+                    .await?;
             }
         }
         Ok(())
@@ -199,16 +243,23 @@ impl Operator {
 
     async fn drop_keys(&self, slots: &BTreeSet<u32>, present: Option<&Secret>) -> Result<()> {
         let Some(secret) = present else { return Ok(()) };
-        let entries = slots.iter().flat_map(|slot| [slot_entry(*slot), slot_public_entry(*slot)]);
+        let entries = slots
+            .iter()
+            .flat_map(|slot| [slot_entry(*slot), slot_public_entry(*slot)]);
         let gone: BTreeMap<String, Value> = entries.map(|entry| (entry, Value::Null)).collect();
-        self.ctx.patch_merge(secret, &json!({ "data": gone })).await?;
+        self.ctx
+            .patch_merge(secret, &json!({ "data": gone }))
+            .await?;
         Ok(())
     }
 
     async fn connect(&self, peers: &[Peer], hands: &Hands) -> Result<()> {
         let client = hands.client("connect nodes")?;
         let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
-        let connected = self.ctx.guarded("connect nodes", client.connect_cluster_nodes(&peers)).await?;
+        let connected = self
+            .ctx
+            .guarded("connect nodes", client.connect_cluster_nodes(&peers))
+            .await?;
         if let Err(error) = connected {
             // Nodes that have just started may not listen yet; the next round tries again.
             let error = &error as &dyn std::error::Error;
@@ -219,7 +270,10 @@ impl Operator {
 
     /// One patch: a pod that may start has its slot, and one that has no slot does not start.
     async fn assign_slot(&self, pod: &Pod, slot: u32) -> Result<()> {
-        let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.clone());
+        let gates = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.scheduling_gates.clone());
         let others: Vec<_> = gates
             .into_iter()
             .flatten()
@@ -235,13 +289,19 @@ impl Operator {
 
     async fn set_synced(&self, pod: &Pod, synced: bool) -> Result<()> {
         let (status, reason, message) = match synced {
-            true => ("True", "TablesComplete", "the node knows every key and bucket"),
+            true => (
+                "True",
+                "TablesComplete",
+                "the node knows every key and bucket",
+            ),
             false => ("False", "Leaving", "the node leaves the cluster"),
         };
         let condition = json!({
             "type": api::GATE_SYNCED, "status": status, "reason": reason, "message": message,
         });
-        self.ctx.patch_status(pod, &json!({ "conditions": [condition] })).await?;
+        self.ctx
+            .patch_status(pod, &json!({ "conditions": [condition] }))
+            .await?;
         Ok(())
     }
 }

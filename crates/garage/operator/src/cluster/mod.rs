@@ -20,6 +20,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt as _};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,9 @@ impl Hands {
 
     fn pod(&self, name: &str) -> Result<&Pod> {
         let action = || format!("change Pod {name}");
-        self.pods.get(name).ok_or_else(|| Error::Gone { action: action() })
+        self.pods
+            .get(name)
+            .ok_or_else(|| Error::Gone { action: action() })
     }
 }
 
@@ -94,7 +97,8 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
         )
         // A storage cluster concerns its gateways, and they concern it.
         .watches_stream(
-            namespaces.related::<PartialObjectMeta<GarageCluster>>(&client, watcher::Config::default()),
+            namespaces
+                .related::<PartialObjectMeta<GarageCluster>>(&client, watcher::Config::default()),
             move |cluster| relatives(&related, &cluster),
         );
     let mut settings = runner::Settings::new("garagecluster");
@@ -102,9 +106,17 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
     let metrics = operator.ctx.metrics().clone();
     let reconcile = move |cluster: Arc<GarageCluster>| {
         let (operator, clusters) = (operator.clone(), clusters.clone());
-        async move { operator.reconcile_cluster(&cluster, &clusters).await }
+        async move { Box::pin(operator.reconcile_cluster(&cluster, &clusters)).await }
     };
-    runner::run(controller, settings, &metrics, cancel, Error::category, reconcile).await;
+    runner::run(
+        controller,
+        settings,
+        &metrics,
+        cancel,
+        Error::category,
+        reconcile,
+    )
+    .await;
 }
 
 fn by_label<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<GarageCluster>> {
@@ -122,8 +134,13 @@ fn relatives(
     for cluster in clusters.state() {
         let own = (cluster.namespace().unwrap_or_default(), cluster.name_any());
         let connect = cluster.spec.connect_to.as_ref();
-        let Some(target) = connect.and_then(|connect| connect.cluster_ref.as_ref()) else { continue };
-        let target = (target.namespace.clone().unwrap_or_else(|| own.0.clone()), target.name.clone());
+        let Some(target) = connect.and_then(|connect| connect.cluster_ref.as_ref()) else {
+            continue;
+        };
+        let target = (
+            target.namespace.clone().unwrap_or_else(|| own.0.clone()),
+            target.name.clone(),
+        );
         if target == key {
             found.push(ObjectRef::from_obj(&*cluster));
         }
@@ -140,11 +157,17 @@ impl Operator {
         cluster: &GarageCluster,
         clusters: &Store<GarageCluster>,
     ) -> Result<Next> {
-        let name = format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any());
+        let name = format!(
+            "{}/{}",
+            cluster.namespace().unwrap_or_default(),
+            cluster.name_any()
+        );
         // What the runner hands over may be older than our own last write.
         let uid = cluster.metadata.uid.clone();
-        let fresh: Option<GarageCluster> =
-            self.ctx.get_opt(cluster.namespace().as_deref(), &cluster.name_any()).await?;
+        let fresh: Option<GarageCluster> = self
+            .ctx
+            .get_opt(cluster.namespace().as_deref(), &cluster.name_any())
+            .await?;
         let Some(mut cluster) = fresh.filter(|fresh| fresh.metadata.uid == uid) else {
             self.rests(&name);
             return Ok(Next::Settled);
@@ -155,7 +178,15 @@ impl Operator {
         };
         let mut known = self.layout(Self::layout_owner(&desired)).await;
         for _ in 0..ROUNDS {
-            let (seen, hands) = self.observe(&cluster, &desired, clusters, &mut known).await?;
+            let observed = Box::pin(self.observe(&cluster, &desired, clusters, &mut known)).await;
+            let (seen, hands) = match observed {
+                Ok(observed) => observed,
+                Err(error) => {
+                    let report = unobserved(&cluster, &error.chain());
+                    self.ctx.write_status(&cluster, &report).await?;
+                    return Err(error);
+                }
+            };
             let seen = with_target(seen, &hands);
             let plan = plan(&desired, &seen);
             // Decided on what was remembered: somebody may have staged something meanwhile.
@@ -168,19 +199,25 @@ impl Operator {
                 drop(known);
                 return self.refuse(&cluster, invalid).await;
             }
-            let done = self.apply(&cluster, &desired, &plan, &hands, &mut known).await;
+            let done = Box::pin(self.apply(&cluster, &desired, &plan, &hands, &mut known)).await;
             if plan.steps.contains(&Step::RemoveFinalizer) && done.is_ok() {
                 self.rests(&name);
                 return Ok(Next::Settled);
             }
-            let failure = done.as_ref().err().filter(|error| !error.is_race()).map(Error::chain);
+            let failure = done
+                .as_ref()
+                .err()
+                .filter(|error| !error.is_race())
+                .map(Error::chain);
             let report = report(&cluster, &desired, &seen, &plan, failure.as_deref());
             if let Some(written) = self.ctx.write_status(&cluster, &report.status).await? {
                 self.warn(&cluster, report.warning).await;
                 cluster = written;
             }
             match done {
-                Err(error) if error.is_race() => return Ok(Next::After(Duration::from_millis(100))),
+                Err(error) if error.is_race() => {
+                    return Ok(Next::After(Duration::from_millis(100)));
+                }
                 Err(error) => return Err(error),
                 Ok(()) => {}
             }
@@ -222,30 +259,18 @@ impl Operator {
     /// Says what is wrong with an object; nothing of it is touched.
     async fn refuse(&self, cluster: &GarageCluster, problems: Vec<Problem>) -> Result<Next> {
         let refusal = Refusal::Invalid(problems);
-        let condition = serde_json::json!({
-            "type": api::condition::READY,
-            "status": "False",
-            "reason": refusal.reason(),
-            "message": refusal.to_string(),
-        });
-        let status = serde_json::json!({
-            "observedGeneration": cluster.metadata.generation,
-            "phase": if cluster.metadata.deletion_timestamp.is_some() { "Deleting" } else { "Failed" },
-            "conditions": [condition],
-        });
+        let status = amended(cluster, "Failed", refusal.reason(), &refusal.to_string());
         if self.ctx.write_status(cluster, &status).await?.is_some() {
             let warning = (refusal.reason().to_owned(), refusal.to_string());
             self.warn(cluster, Some(warning)).await;
-        }
-        // A cluster that never began has nothing to clean up.
-        if cluster.metadata.deletion_timestamp.is_some() {
-            self.ctx.remove_finalizer(cluster, api::FINALIZER_CLUSTER).await?;
         }
         Ok(Next::Settled)
     }
 
     async fn warn(&self, cluster: &GarageCluster, warning: Option<(String, String)>) {
-        let Some((reason, note)) = warning else { return };
+        let Some((reason, note)) = warning else {
+            return;
+        };
         let notice = Notice {
             severity: Severity::Warning,
             reason,
@@ -260,6 +285,45 @@ impl Operator {
     }
 }
 
+/// What the object says already, with another answer to whether it is ready. Fields that cannot be
+/// known now stay: ids of gateways are remembered nowhere else.
+fn amended(cluster: &GarageCluster, phase: &str, reason: &str, message: &str) -> Value {
+    let ready = json!({
+        "type": api::condition::READY, "status": "False", "reason": reason, "message": message,
+    });
+    let mut status = with_condition(cluster, ready);
+    status["phase"] = json!(phase);
+    status["observedGeneration"] = json!(cluster.metadata.generation);
+    status
+}
+
+/// The same when not even the facts could be read.
+fn unobserved(cluster: &GarageCluster, why: &str) -> Value {
+    let failed = json!({
+        "type": "Reconciled", "status": "False", "reason": "Failed", "message": why,
+    });
+    with_condition(cluster, failed)
+}
+
+fn with_condition(cluster: &GarageCluster, condition: Value) -> Value {
+    let mut status = serde_json::to_value(&cluster.status).unwrap_or_default();
+    if !status.is_object() {
+        status = json!({});
+    }
+    let known = status["conditions"].as_array().cloned().unwrap_or_default();
+    let kind = condition["type"].clone();
+    let others = known.into_iter().filter(|one| one["type"] != kind);
+    let plain = |one: Value| {
+        json!({
+            "type": one["type"], "status": one["status"],
+            "reason": one["reason"], "message": one["message"],
+        })
+    };
+    let conditions: Vec<Value> = others.map(plain).chain([condition]).collect();
+    status["conditions"] = Value::Array(conditions);
+    status
+}
+
 /// Whether the secrets of the storage cluster are there is known once they were read.
 fn with_target(mut seen: Observed, hands: &Hands) -> Observed {
     if let Some(target) = &hands.target {
@@ -269,7 +333,10 @@ fn with_target(mut seen: Observed, hands: &Hands) -> Observed {
 }
 
 fn is_about_layout(step: &Step) -> bool {
-    matches!(step, Step::Stage(..) | Step::Revert | Step::Apply(_) | Step::SkipDead(_))
+    matches!(
+        step,
+        Step::Stage(..) | Step::Revert | Step::Apply(_) | Step::SkipDead(_)
+    )
 }
 
 /// Fields that cannot be done, before anything is made of them.
@@ -285,5 +352,7 @@ fn invalid(cluster: &GarageCluster, plan: &Plan, hands: &Hands) -> Vec<Problem> 
         (None, Verdict::Waiting(_)) if !deleting && hands.inherited.factor > 0 => &dry,
         (None, _) => return Vec::new(),
     };
-    apply::objects(cluster, wanted, hands).err().unwrap_or_default()
+    apply::objects(cluster, wanted, hands)
+        .err()
+        .unwrap_or_default()
 }

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::grants;
 use crate::operator::{Layout, Operator};
 use crate::storage::{self, Asked, layout_of};
+use futures_util::future::join_all;
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{
     Claim, ClusterKey, Desired, External, Facts, Garage, Mode, Observed, Pod, Storage, Target,
@@ -20,6 +21,10 @@ use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt as _};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long a node may take to tell how full its tables are.
+const STATISTICS: Duration = Duration::from_secs(4);
 
 /// What a gateway cluster is attached to.
 pub(super) struct Found {
@@ -49,19 +54,27 @@ impl Operator {
         let ClusterKey { namespace, name } = &desired.key;
         let spec = &cluster.spec;
         let mut seen = Observed {
-            finalizer: cluster.finalizers().iter().any(|one| one == api::FINALIZER_CLUSTER),
+            finalizer: cluster
+                .finalizers()
+                .iter()
+                .any(|one| one == api::FINALIZER_CLUSTER),
             namespace_ends: desired.absent && self.namespace_ends(namespace).await?,
             former: former(cluster),
             ..Observed::default()
         };
         let mut hands = Hands::default();
 
-        let keys: Option<Secret> =
-            self.ctx.get_opt(Some(namespace), &names::node_keys(name)).await?;
+        let keys: Option<Secret> = self
+            .ctx
+            .get_opt(Some(namespace), &names::node_keys(name))
+            .await?;
         if let Some(data) = keys.as_ref().and_then(|secret| secret.data.as_ref()) {
             let read = SlotKeys::read(data);
             seen.keys = read.ids();
-            let bad = read.malformed.iter().map(|(entry, why)| format!("{entry}: {why}"));
+            let bad = read
+                .malformed
+                .iter()
+                .map(|(entry, why)| format!("{entry}: {why}"));
             seen.bad_keys = bad.collect();
         }
         hands.keys = keys;
@@ -72,7 +85,10 @@ impl Operator {
         };
         let pods = self.pods(namespace, name, tier).await?;
         let revision = self.workload(desired, &mut seen, &mut hands).await?;
-        seen.pods = pods.iter().map(|pod| self::pod(pod, desired, revision.as_ref())).collect();
+        seen.pods = pods
+            .iter()
+            .map(|pod| self::pod(pod, desired, revision.as_ref()))
+            .collect();
         if desired.mode == Mode::Storage {
             self.claims(desired, &mut seen, &mut hands).await?;
             let users = clusters.state();
@@ -82,7 +98,8 @@ impl Operator {
         }
 
         let found = self.target(desired, clusters).await?;
-        self.secrets(cluster, desired, &found, &mut seen, &mut hands).await?;
+        self.secrets(cluster, desired, &found, &mut seen, &mut hands)
+            .await?;
         let asked = match &desired.mode {
             Mode::Storage => {
                 let port = spec.admin.clone().unwrap_or_default().bind_port;
@@ -156,7 +173,10 @@ impl Operator {
             Mode::Gateway(_) => {
                 let set: Option<Deployment> = self.ctx.get_opt(Some(namespace), name).await?;
                 let Some(set) = set else { return Ok(None) };
-                let generation = set.status.as_ref().and_then(|status| status.observed_generation);
+                let generation = set
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.observed_generation);
                 seen.workload = Some(Workload {
                     replicas: count(set.spec.as_ref().and_then(|spec| spec.replicas)),
                     observed: generation >= set.metadata.generation,
@@ -171,19 +191,28 @@ impl Operator {
     async fn newest(&self, namespace: &str, set: &Deployment) -> Result<Option<Revision>> {
         let revision = "deployment.kubernetes.io/revision";
         let newest = set.annotations().get(revision);
-        let labels = set.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone());
+        let labels = set
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.match_labels.clone());
         let labels: Vec<String> = labels
             .unwrap_or_default()
             .into_iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         let sets: Api<ReplicaSet> = Api::namespaced(self.ctx.client().clone(), namespace);
-        let list = sets.list(&ListParams::default().labels(&labels.join(","))).await;
-        let action = format!("list the ReplicaSets of Deployment {namespace}/{}", set.name_any());
+        let list = sets
+            .list(&ListParams::default().labels(&labels.join(",")))
+            .await;
+        let action = format!(
+            "list the ReplicaSets of Deployment {namespace}/{}",
+            set.name_any()
+        );
         let list = list.map_err(|source| Error::read(action, source))?;
-        let found = list.items.iter().find(|one| {
-            newest.is_some() && one.annotations().get(revision) == newest
-        });
+        let found = list
+            .items
+            .iter()
+            .find(|one| newest.is_some() && one.annotations().get(revision) == newest);
         let hash = found.and_then(|set| set.labels().get("pod-template-hash").cloned());
         Ok(hash.map(Revision::Template))
     }
@@ -195,7 +224,12 @@ impl Operator {
         hands: &mut Hands,
     ) -> Result<()> {
         let ClusterKey { namespace, name } = &desired.key;
-        let selector = format!("{}={},{}={name}", api::LABEL_NAME, api::APP, api::LABEL_INSTANCE);
+        let selector = format!(
+            "{}={},{}={name}",
+            api::LABEL_NAME,
+            api::APP,
+            api::LABEL_INSTANCE
+        );
         let claims: Api<PersistentVolumeClaim> =
             Api::namespaced(self.ctx.client().clone(), namespace);
         let list = claims.list(&ListParams::default().labels(&selector)).await;
@@ -203,8 +237,12 @@ impl Operator {
         for claim in list.map_err(|source| Error::read(action, source))? {
             let full = claim.name_any();
             // `<template>-<set>-<ordinal>`
-            let Some((rest, slot)) = full.rsplit_once('-') else { continue };
-            let Some(template) = rest.strip_suffix(&format!("-{name}")) else { continue };
+            let Some((rest, slot)) = full.rsplit_once('-') else {
+                continue;
+            };
+            let Some(template) = rest.strip_suffix(&format!("-{name}")) else {
+                continue;
+            };
             let Ok(slot) = slot.parse() else { continue };
             seen.claims.push(Claim {
                 name: full.clone(),
@@ -239,7 +277,11 @@ impl Operator {
             return Ok(nothing(TargetSeen::NotStorage));
         }
         let elsewhere = key.namespace != desired.key.namespace;
-        if elsewhere && !grants::granted(&self.ctx, "GarageCluster", &desired.key.namespace, key).await? {
+        // What was granted once can be cleaned up.
+        if elsewhere
+            && !desired.absent
+            && !grants::granted(&self.ctx, "GarageCluster", &desired.key.namespace, key).await?
+        {
             return Ok(nothing(TargetSeen::NotGranted));
         }
         let keys: Option<Secret> = self
@@ -247,7 +289,12 @@ impl Operator {
             .get_opt(Some(&key.namespace), &names::node_keys(&key.name))
             .await?;
         let keys = keys.and_then(|secret| secret.data).unwrap_or_default();
-        let port = storage.spec.network.clone().unwrap_or_default().rpc_bind_port;
+        let port = storage
+            .spec
+            .network
+            .clone()
+            .unwrap_or_default()
+            .rpc_bind_port;
         let port = u16::try_from(port).unwrap_or_default();
         let peer = |(slot, id): (u32, NodeId)| Peer {
             id,
@@ -282,12 +329,22 @@ impl Operator {
         let rpc = SecretKeyRef::rpc_secret(name, &cluster.spec);
         let token = self.secret(namespace, &admin).await?;
         let secret = self.secret(namespace, &rpc).await?;
-        let good_token = token.as_ref().is_some_and(|text| secrets::is_admin_token(text.expose()));
-        let good_secret = secret.as_ref().is_some_and(|text| secrets::is_rpc_secret(text.expose()));
+        let good_token = token
+            .as_ref()
+            .is_some_and(|text| secrets::is_admin_token(text.expose()));
+        let good_secret = secret
+            .as_ref()
+            .is_some_and(|text| secrets::is_rpc_secret(text.expose()));
         seen.admin_token = good_token;
         let bad = |entry: &SecretKeyRef, present: bool, must: &str| match present {
-            false => format!("Secret {namespace}/{} has no entry {}: {must}", entry.name, entry.key),
-            true => format!("Secret {namespace}/{}, entry {}: {must}", entry.name, entry.key),
+            false => format!(
+                "Secret {namespace}/{} has no entry {}: {must}",
+                entry.name, entry.key
+            ),
+            true => format!(
+                "Secret {namespace}/{}, entry {}: {must}",
+                entry.name, entry.key
+            ),
         };
         if !good_token && (desired.own_admin_token || token.is_some()) {
             let must = "it must be a token of printable characters without a dot";
@@ -335,14 +392,22 @@ impl Operator {
         let connect = cluster.spec.connect_to.as_ref();
         let entry = connect.and_then(|connect| connect.admin_token_secret_ref.as_ref());
         let Some(entry) = SecretKeyRef::given(entry) else {
-            return Ok(Err("spec.connectTo.adminTokenSecretRef is missing".to_owned()));
+            return Ok(Err(
+                "spec.connectTo.adminTokenSecretRef is missing".to_owned()
+            ));
         };
         let Some(token) = self.secret(namespace, &entry).await? else {
-            let why = format!("Secret {namespace}/{} has no entry {}", entry.name, entry.key);
+            let why = format!(
+                "Secret {namespace}/{} has no entry {}",
+                entry.name, entry.key
+            );
             return Ok(Err(why));
         };
         let base = external.admin.trim_end_matches('/');
-        Ok(self.ask(base, &token).await.map_err(|error| Error::from(error).chain()))
+        Ok(self
+            .ask(base, &token)
+            .await
+            .map_err(|error| Error::from(error).chain()))
     }
 
     /// What the Admin API says; `true` when the layout was read whole.
@@ -370,7 +435,11 @@ impl Operator {
     }
 
     /// The factor of a storage cluster elsewhere: no call gives it but a preview, which changes nothing.
-    async fn factor(&self, asked: &Asked, known: &mut crate::operator::Known) -> Result<Option<u32>> {
+    async fn factor(
+        &self,
+        asked: &Asked,
+        known: &mut crate::operator::Known,
+    ) -> Result<Option<u32>> {
         if known.factor.is_none() {
             let preview = asked.client.preview_cluster_layout_changes().await;
             let statistics = match preview {
@@ -386,7 +455,10 @@ impl Operator {
 
     /// How full the tables are, of nodes that wait to serve and of the one that answers.
     async fn tables(&self, seen: &Observed, asked: &Asked, facts: &mut Facts) -> Result<()> {
-        let waiting = seen.pods.iter().filter(|pod| pod.running && !pod.synced && !pod.terminating);
+        let waiting = seen
+            .pods
+            .iter()
+            .filter(|pod| pod.running && !pod.synced && !pod.terminating);
         let waiting: BTreeSet<NodeId> = waiting
             .filter_map(|pod| seen.keys.get(&pod.slot?).copied())
             .filter(|id| facts.layout.roles.contains_key(id))
@@ -395,9 +467,20 @@ impl Operator {
         if waiting.is_empty() {
             return Ok(());
         }
-        for id in waiting.into_iter().chain(asked.node) {
-            let node = crate::admin::Node::Id(id);
-            match asked.client.get_node_statistics(node).await {
+        // A pod that was replaced leaves a dead connection behind, on which Garage waits for its own
+        // time-out. That is no reason for us to wait.
+        let client = asked.client.with_timeout(STATISTICS);
+        let asking = waiting.into_iter().chain(asked.node).map(|id| {
+            let client = &client;
+            async move {
+                (
+                    id,
+                    client.get_node_statistics(crate::admin::Node::Id(id)).await,
+                )
+            }
+        });
+        for (id, answer) in join_all(asking).await {
+            match answer {
                 Ok(statistics) => {
                     if let Some(fill) = facts::tables(&statistics) {
                         facts.tables.insert(id, fill);
@@ -423,10 +506,19 @@ enum Revision {
 fn pod(pod: &v1::Pod, desired: &Desired, revision: Option<&Revision>) -> Pod {
     let slot = match desired.mode {
         Mode::Storage => storage::ordinal(pod),
-        Mode::Gateway(_) => pod.annotations().get(api::ANNOTATION_SLOT).and_then(|slot| slot.parse().ok()),
+        Mode::Gateway(_) => pod
+            .annotations()
+            .get(api::ANNOTATION_SLOT)
+            .and_then(|slot| slot.parse().ok()),
     };
-    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let gates = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.scheduling_gates.as_ref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     let outdated = match revision {
         None => false,
         Some(Revision::Set(hash)) => pod.labels().get("controller-revision-hash") != Some(hash),
@@ -457,20 +549,29 @@ fn key_of(cluster: &GarageCluster) -> ClusterKey {
 /// Whether `cluster` is a gateway cluster of the storage cluster `key`, and is to stay.
 fn uses(cluster: &GarageCluster, key: &ClusterKey) -> bool {
     let own = cluster.namespace().unwrap_or_default();
-    let reference = cluster.spec.connect_to.as_ref().and_then(|connect| connect.cluster_ref.as_ref());
+    let reference = cluster
+        .spec
+        .connect_to
+        .as_ref()
+        .and_then(|connect| connect.cluster_ref.as_ref());
     cluster.metadata.deletion_timestamp.is_none()
         && cluster.spec.gateway
         && reference.is_some_and(|reference| {
-            reference.name == key.name && reference.namespace.as_ref().unwrap_or(&own) == &key.namespace
+            reference.name == key.name
+                && reference.namespace.as_ref().unwrap_or(&own) == &key.namespace
         })
 }
 
 fn count(replicas: Option<i32>) -> u32 {
-    replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or(1)
+    replicas
+        .and_then(|replicas| u32::try_from(replicas).ok())
+        .unwrap_or(1)
 }
 
 fn requested(spec: Option<&v1::PersistentVolumeClaimSpec>) -> u64 {
     let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
     let storage = requests.and_then(|requests| requests.get("storage"));
-    storage.and_then(|size| quantity::bytes(size).ok()).unwrap_or(0)
+    storage
+        .and_then(|size| quantity::bytes(size).ok())
+        .unwrap_or(0)
 }

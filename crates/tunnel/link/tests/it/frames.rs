@@ -66,7 +66,7 @@ async fn in_fragments(mut websocket: WebSocketStream<DuplexStream>, mut http2: D
 
 /// An HTTP/2 server that answers one request with a long body.
 async fn answer_one(socket: DuplexStream) {
-    let mut builder = h2::server::Builder::new();
+    let builder = h2::server::Builder::new();
     let mut connection = builder.handshake::<_, Bytes>(socket).await.unwrap();
     let (_, mut respond) = connection.accept().await.unwrap().unwrap();
     let answering = async move {
