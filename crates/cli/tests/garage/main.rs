@@ -123,6 +123,10 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
     unchanged().await;
     report("kill -9 of each gateway", load);
 
+    // Minutes long: for whoever changes how pods are replaced.
+    if std::env::var_os("GATEWRIGHT_SOAK").is_none() {
+        return;
+    }
     let load = key.load(&service(&namespace, GATEWAY));
     for pod in names(&namespace.pods(GATEWAY)) {
         let begun = Instant::now();

@@ -286,7 +286,7 @@ mod tests {
             ),
             (
                 "{ storage: { data: { paths: [{ path: /a }] } } }",
-                &["spec.storage.data.paths[0]"],
+                &["spec.storage.data.paths[0].volume"],
             ),
             (
                 "{ gateway: true, connectTo: { bootstrapPeers: [nobody] } }",
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn the_reserve_is_taken_off_each_nodes_capacity() {
         let spec = "{ capacityReservePercent: 10, storage: { data: { paths: [
-            { path: /a, capacity: 1000Ki }, { path: /b, readOnly: true }, { path: /c, volume: { size: 1000Ki } }] } } }";
+            { path: /a, capacity: 1000Ki }, { path: /b, readOnly: true, capacity: 1Ki }, { path: /c, volume: { size: 1000Ki } }] } } }";
         let desired = Desired::parse(&cluster(spec)).expect("is fine");
         assert_eq!(desired.capacity, Some(2000 * 1024 * 9 / 10));
         assert_eq!(desired.claims.get("data-c"), Some(&(1000 * 1024)));

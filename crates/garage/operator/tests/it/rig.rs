@@ -142,6 +142,7 @@ impl Rig {
     ) -> Value {
         let last = std::sync::Mutex::new(Value::Null);
         let wait = async {
+            let mut look = tokio::time::interval(Duration::from_millis(50));
             loop {
                 if let Some(status) = self.status(kind, name).await {
                     let met = check(&status);
@@ -150,7 +151,7 @@ impl Rig {
                         return status;
                     }
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                look.tick().await;
             }
         };
         match tokio::time::timeout(PATIENCE, wait).await {
@@ -235,8 +236,9 @@ impl Rig {
         let mut quiet = 0;
         let mut before = self.ctx.writes();
         let wait = async {
+            let mut look = tokio::time::interval(Duration::from_millis(100));
             while quiet < 20 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                look.tick().await;
                 let now = self.ctx.writes();
                 quiet = if now == before { quiet + 1 } else { 0 };
                 before = now;

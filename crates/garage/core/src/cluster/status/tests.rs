@@ -1,0 +1,118 @@
+//! What a cluster says of itself, for states of the model.
+
+use super::*;
+use crate::cluster::world::{World, gateway, node, storage};
+use crate::cluster::{ClusterKey, Node, plan};
+
+fn object(desired: &Desired) -> api::GarageCluster {
+    let mut object = api::GarageCluster::new(&desired.key.name, api::GarageClusterSpec::default());
+    object.metadata.namespace = Some(desired.key.namespace.clone());
+    object
+}
+
+fn told(desired: &Desired, seen: &Observed, failure: Option<&str>) -> Value {
+    let plan = plan(desired, seen);
+    report(&object(desired), desired, seen, &plan, failure).status
+}
+
+fn is(status: &Value, type_: &str) -> (String, String) {
+    let all = status["conditions"].as_array().expect("conditions");
+    let found = all.iter().find(|condition| condition["type"] == type_);
+    let found = found.unwrap_or_else(|| panic!("no {type_} in {status}"));
+    let text = |field: &str| found[field].as_str().expect("a text").to_owned();
+    (text("status"), text("reason"))
+}
+
+#[test]
+fn a_running_gateway_cluster_says_so_for_each_slot() {
+    let mut world = World::with_storage();
+    let desired = gateway(2);
+    world.converge(&desired);
+    let status = told(&desired, &world.seen, None);
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(status["readyReplicas"], 2);
+    assert_eq!(status["gateways"][1]["nodeId"], node(2).to_string());
+    assert_eq!(status["gateways"][1]["inLayout"], true);
+    assert_eq!(status["gateways"][1]["synced"], true);
+    for (type_, expected) in [
+        ("Ready", "True"),
+        ("StorageConnected", "True"),
+        ("LayoutJoined", "True"),
+        ("Degraded", "False"),
+        ("LayoutBlocked", "False"),
+        ("QuorumAtRisk", "False"),
+        ("Reconciled", "True"),
+    ] {
+        assert_eq!(is(&status, type_).0, expected, "{type_}");
+    }
+}
+
+#[test]
+fn a_failure_is_told_and_what_runs_still_counts() {
+    let mut world = World::with_storage();
+    let desired = gateway(1);
+    world.converge(&desired);
+    let status = told(&desired, &world.seen, Some("cannot apply the Service"));
+    assert_eq!(is(&status, "Ready").0, "True");
+    assert_eq!(is(&status, "Reconciled"), ("False".into(), "Failed".into()));
+}
+
+#[test]
+fn a_blocked_layout_speaks_in_garages_words() {
+    let mut world = World::with_storage();
+    let desired = gateway(1);
+    let why = "The number of zones with non-gateway nodes (1) is smaller";
+    for _ in 0..4 {
+        let plan = plan(&desired, &world.seen);
+        if plan.verdict == Verdict::Waiting(Wait::LayoutBlocked(why.into())) {
+            let report = report(&object(&desired), &desired, &world.seen, &plan, None);
+            assert_eq!(is(&report.status, "LayoutBlocked").0, "True");
+            assert!(report.warning.is_some_and(|(_, text)| text.contains(why)));
+            return;
+        }
+        for step in &plan.steps {
+            world.carry_out(&desired, step);
+        }
+        let facts = world.facts();
+        facts.layout.preview = (!facts.layout.staged.is_empty()).then(|| Err(why.to_owned()));
+    }
+    panic!("never blocked");
+}
+
+#[test]
+fn quorum_is_counted_over_all_roles() {
+    // Fact 5: three storage nodes and three lost gateways cannot create a key, and look healthy.
+    let mut world = World::with_storage();
+    let desired = gateway(3);
+    world.converge(&desired);
+    for (lost, expected) in [(0, "False"), (1, "False"), (2, "True"), (3, "True")] {
+        let facts = world.facts();
+        for n in 1..=lost {
+            facts.nodes.insert(node(n), Node::default());
+        }
+        let status = told(&desired, &world.seen, None);
+        assert_eq!(is(&status, "QuorumAtRisk").0, expected, "{lost} lost");
+    }
+    assert_eq!(
+        is(&told(&desired, &world.seen, None), "QuorumAtRisk").1,
+        "QuorumLost"
+    );
+}
+
+#[test]
+fn a_storage_cluster_names_its_users() {
+    let mut world = World::empty();
+    let desired = storage(3);
+    world.converge(&desired);
+    world.seen.attached = vec![ClusterKey {
+        namespace: "web".into(),
+        name: "gw".into(),
+    }];
+    let status = told(&desired, &world.seen, None);
+    assert_eq!(is(&status, "GatewaysAttached").0, "True");
+    assert_eq!(
+        status["endpoints"]["s3"],
+        "http://garage-storage.ns.svc:3900"
+    );
+    assert_eq!(status["nodes"][0]["capacity"], "100Gi");
+}
