@@ -23,7 +23,7 @@ pub use s3::{Credentials, sign};
 
 /// How long a cluster may take to form, and a node to start or to stop. A loaded machine is slow; a test
 /// that takes this long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The capacity of every storage node, in bytes.
 pub const CAPACITY: u64 = 1 << 30;
