@@ -6,6 +6,7 @@ pub mod bucket;
 mod clock;
 pub mod cluster;
 mod error;
+mod farewell;
 mod grants;
 mod home;
 pub mod key;

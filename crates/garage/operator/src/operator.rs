@@ -2,6 +2,7 @@
 //! is remembered between rounds. May not decide.
 
 use crate::admin;
+use crate::farewell::Farewells;
 use gatewright_controller::{Ctx, Namespaces};
 use gatewright_garage::layout::Redundancy;
 use gatewright_garage::objects::secrets;
@@ -9,6 +10,7 @@ use gatewright_garage::secret::Redacted;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How the operator runs.
 #[derive(Debug, Clone)]
@@ -39,6 +41,7 @@ pub struct Operator {
     layouts: Mutex<BTreeMap<Layout, Arc<tokio::sync::Mutex<Known>>>>,
     clients: Mutex<BTreeMap<String, admin::Client>>,
     patience: Mutex<BTreeMap<String, Patience>>,
+    pub(crate) farewells: Farewells,
 }
 
 /// Whose layout: changes of one are made one after the other, whoever wants them.
@@ -59,11 +62,19 @@ pub(crate) struct Known {
     pub(crate) factor: Option<u32>,
 }
 
-/// How long an object has waited for the same thing.
-#[derive(Debug, Clone, PartialEq)]
+/// What an object waits for, and since when.
+#[derive(Debug, Clone)]
 struct Patience {
     what: String,
-    delay: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    /// An eighth of what it has waited already: that much later it is noticed at worst, however often
+    /// events lead to a look in between.
+    fn delay(waited: Duration) -> Duration {
+        (waited / 8).clamp(Duration::from_millis(300), Duration::from_secs(30))
+    }
 }
 
 impl Operator {
@@ -76,6 +87,7 @@ impl Operator {
             layouts: Mutex::default(),
             clients: Mutex::default(),
             patience: Mutex::default(),
+            farewells: Farewells::default(),
         }
     }
 
@@ -97,8 +109,10 @@ impl Operator {
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
+        // A Garage that ends waits ten seconds for open connections. Those of a pod cost little to make.
+        let idle_connections = usize::from(base.starts_with("https:"));
         let settings = admin::Settings {
-            idle_connections: 1,
+            idle_connections,
             ..admin::Settings::default()
         };
         let client = admin::Client::new(base, token.clone(), settings)?;
@@ -113,16 +127,14 @@ impl Operator {
     /// When to look again at an object that waits: soon at first, less often the longer it waits for
     /// the same thing.
     pub(crate) fn again(&self, object: &str, what: &str) -> Duration {
-        let first = Duration::from_millis(300);
-        let longest = Duration::from_secs(30);
+        let now = Instant::now();
         let mut patience = lock(&self.patience);
-        let next = match patience.get(object) {
-            Some(known) if known.what == what => (known.delay * 5 / 4).min(longest),
-            Some(_) | None => first,
-        };
+        if let Some(known) = patience.get(object).filter(|known| known.what == what) {
+            return Patience::delay(now - known.since);
+        }
         let what = what.to_owned();
-        patience.insert(object.to_owned(), Patience { what, delay: next });
-        next
+        patience.insert(object.to_owned(), Patience { what, since: now });
+        Patience::delay(Duration::ZERO)
     }
 
     /// The object waits for nothing any more.
@@ -131,7 +143,20 @@ impl Operator {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that could panic runs under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_waits_is_seen_an_eighth_late_at_worst() {
+        let seconds = Duration::from_secs;
+        assert_eq!(Patience::delay(Duration::ZERO), Duration::from_millis(300));
+        assert_eq!(Patience::delay(seconds(16)), seconds(2));
+        assert_eq!(Patience::delay(seconds(3600)), seconds(30));
+    }
 }

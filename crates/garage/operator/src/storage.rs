@@ -19,6 +19,8 @@ use kube::{Api, ResourceExt as _};
 pub(crate) struct Asked {
     pub(crate) client: admin::Client,
     pub(crate) node: Option<NodeId>,
+    /// All nodes of the cluster that can be asked, this one among them.
+    pub(crate) siblings: Vec<admin::Client>,
     pub(crate) status: ClusterStatus,
 }
 
@@ -99,14 +101,17 @@ impl Operator {
         let mut running: Vec<&Pod> = running.collect();
         // Stable: ready pods first, then by ordinal.
         running.sort_by_key(|pod| !is_ready(pod));
-        for pod in running {
-            let Some(ip) = address(pod) else { continue };
-            let base = match ip {
-                std::net::IpAddr::V4(ip) => format!("http://{ip}:{port}"),
-                std::net::IpAddr::V6(ip) => format!("http://[{ip}]:{port}"),
-            };
-            match self.ask(&base, token).await {
-                Ok(asked) => return Ok(asked),
+        let bases = running
+            .into_iter()
+            .filter_map(|pod| Some(base(address(pod)?, port)));
+        let bases: Vec<String> = bases.collect();
+        for base in &bases {
+            match self.ask(base, token).await {
+                Ok(mut asked) => {
+                    let clients = bases.iter().filter_map(|base| self.admin(base, token).ok());
+                    asked.siblings = clients.collect();
+                    return Ok(asked);
+                }
                 Err(error) => why = Error::from(error).chain(),
             }
         }
@@ -123,6 +128,7 @@ impl Operator {
         let status = client.get_cluster_status().await?;
         Ok(Asked {
             node: answering(&status, base),
+            siblings: vec![client.clone()],
             client,
             status,
         })
@@ -156,6 +162,14 @@ impl Operator {
             known.settled = Some((layout.version, layout.redundancy));
         }
         Ok((facts::facts(status, layout, asked.node), true))
+    }
+}
+
+/// The Admin API at an address.
+pub(crate) fn base(ip: std::net::IpAddr, port: i32) -> String {
+    match ip {
+        std::net::IpAddr::V4(ip) => format!("http://{ip}:{port}"),
+        std::net::IpAddr::V6(ip) => format!("http://[{ip}]:{port}"),
     }
 }
 

@@ -390,13 +390,13 @@ impl Gateway<'_> {
             let (Some(full), Some(own)) = (full, facts.tables.get(node)) else {
                 continue;
             };
-            self.steps.push(match own.covers(full) {
-                true => Step::SetSynced {
+            // Garage fills them by itself, every ten seconds; asking it to repair them is no faster.
+            if own.covers(full) {
+                self.steps.push(Step::SetSynced {
                     pod: pod.name.clone(),
                     synced: true,
-                },
-                false => Step::Resync(*node),
-            });
+                });
+            }
         }
     }
 

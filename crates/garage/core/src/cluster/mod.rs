@@ -55,8 +55,6 @@ pub enum Step {
     Apply(u64),
     /// `ClusterLayoutSkipDeadNodes` of this version.
     SkipDead(u64),
-    /// Has a node fetch its tables now.
-    Resync(NodeId),
     /// Gives a waiting pod its slot and lets it start.
     AssignSlot {
         /// The pod's name.
@@ -80,6 +78,15 @@ pub enum Step {
     DeletePod {
         /// The pod's name.
         pod: String,
+    },
+    /// Sees to it that all storage nodes notice the end of a node. Garage does not read that a peer has
+    /// closed their connection: it learns so when it writes and is refused, and a pod whose network is
+    /// gone refuses nothing. Its identity could not serve elsewhere for more than a minute.
+    SeeOff {
+        /// The pod's name.
+        pod: String,
+        /// Its node.
+        node: NodeId,
     },
     /// Deletes the workload and leaves its pods, so that it can be made anew with other claims.
     OrphanWorkload,
@@ -230,10 +237,28 @@ impl Plan {
 /// Decides what one cluster needs next.
 #[must_use]
 pub fn plan(desired: &Desired, seen: &Observed) -> Plan {
-    match &desired.mode {
+    let mut plan = match &desired.mode {
         Mode::Storage => storage::plan(desired, seen),
         Mode::Gateway(target) => gateway::plan(desired, target, seen),
-    }
+    };
+    plan.steps.splice(..0, farewells(seen));
+    plan
+}
+
+/// Nodes that end: before anything else, because they do not wait.
+fn farewells(seen: &Observed) -> Vec<Step> {
+    let reached = seen.garage.facts().is_some();
+    let ending = seen
+        .pods
+        .iter()
+        .filter(|pod| reached && pod.terminating && pod.running && !pod.seen_off);
+    let step = |pod: &Pod| {
+        Some(Step::SeeOff {
+            pod: pod.name.clone(),
+            node: *seen.keys.get(&pod.slot?)?,
+        })
+    };
+    ending.filter_map(step).collect()
 }
 
 /// The step of a layout move, or what is waited for.

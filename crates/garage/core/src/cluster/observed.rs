@@ -64,6 +64,8 @@ pub struct Pod {
     pub outdated: bool,
     /// It is marked to be the first to go.
     pub leaving: bool,
+    /// Somebody sees to it that its peers notice when it ends.
+    pub seen_off: bool,
 }
 
 impl Pod {

@@ -5,6 +5,7 @@ use super::{DELETION_COST, Hands};
 use crate::error::{Error, Result};
 use crate::operator::{Known, Operator};
 use crate::random;
+use futures_util::future::join_all;
 use gatewright_controller::Kind;
 use gatewright_garage::admin;
 use gatewright_garage::api::{self, GarageCluster};
@@ -19,6 +20,10 @@ use kube::ResourceExt as _;
 use kube::api::PropagationPolicy;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long Garage may take to dial.
+const DIAL: Duration = Duration::from_secs(4);
 
 /// The objects of a cluster, or everything in its fields that cannot be done.
 pub(super) fn objects(
@@ -159,12 +164,6 @@ impl Operator {
                 )
                 .await??;
             }
-            Step::Resync(node) => {
-                let client = hands.client("fetch tables")?;
-                let node = crate::admin::Node::Id(*node);
-                let launch = client.launch_repair_operation(node, admin::RepairType::Tables);
-                ctx.guarded("fetch tables", launch).await??;
-            }
             Step::AssignSlot { pod, slot } => self.assign_slot(hands.pod(pod)?, *slot).await?,
             Step::SetSynced { pod, synced } => self.set_synced(hands.pod(pod)?, *synced).await?,
             Step::MarkLeaving { pod } => {
@@ -175,6 +174,10 @@ impl Operator {
             Step::DeletePod { pod } => {
                 ctx.delete(hands.pod(pod)?, PropagationPolicy::Background)
                     .await?;
+            }
+            Step::SeeOff { pod, node } => {
+                let port = cluster.spec.admin.clone().unwrap_or_default().bind_port;
+                self.see_off(hands.pod(pod)?, port, *node, hands.peers());
             }
             Step::OrphanWorkload => {
                 let action = || format!("replace the StatefulSet of {}", desired.key);
@@ -253,17 +256,21 @@ impl Operator {
         Ok(())
     }
 
+    /// They all dial, so that none waits for its own next try. A node that has just started
+    /// may not listen yet, and Garage may hang on one that is gone: the next round tries again.
     async fn connect(&self, peers: &[Peer], hands: &Hands) -> Result<()> {
-        let client = hands.client("connect nodes")?;
+        let nodes = hands.peers();
         let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
-        let connected = self
-            .ctx
-            .guarded("connect nodes", client.connect_cluster_nodes(&peers))
-            .await?;
-        if let Err(error) = connected {
-            // Nodes that have just started may not listen yet; the next round tries again.
-            let error = &error as &dyn std::error::Error;
-            tracing::debug!(error, "nodes are not connected yet");
+        let dials = nodes.iter().map(|client| {
+            let client = client.with_timeout(DIAL);
+            let peers = &peers;
+            async move { client.connect_cluster_nodes(peers).await }
+        });
+        for dialled in self.ctx.guarded("connect nodes", join_all(dials)).await? {
+            if let Err(error) = dialled {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "nodes are not connected yet");
+            }
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The cheaper pods go first when a ReplicaSet shrinks.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// How many gateways are asked to connect to another one.
+const GATEWAYS: usize = 8;
 /// Rounds before others get their turn.
 const ROUNDS: usize = 24;
 
@@ -42,6 +44,8 @@ pub(super) struct Hands {
     inherited: Inherited,
     target: Option<gatewright_garage::cluster::Storage>,
     garage: Option<Asked>,
+    /// Some gateways that serve.
+    gateways: Vec<crate::admin::Client>,
     /// The layout was read whole, not only remembered.
     whole: bool,
 }
@@ -58,6 +62,7 @@ impl Default for Hands {
             inherited: Inherited::external(0, ""),
             target: None,
             garage: None,
+            gateways: Vec::new(),
             whole: false,
         }
     }
@@ -68,6 +73,13 @@ impl Hands {
         let asked = self.garage.as_ref().map(|asked| &asked.client);
         let action = || action.to_owned();
         asked.ok_or_else(|| Error::Gone { action: action() })
+    }
+
+    /// Nodes that others are made known to: those that store, and some gateways. Each passes on what it
+    /// knows every ten seconds from its own start, so the next one of several is never far.
+    fn peers(&self) -> Vec<crate::admin::Client> {
+        let storage = self.garage.iter().flat_map(|asked| &asked.siblings);
+        storage.chain(&self.gateways).cloned().collect()
     }
 
     fn pod(&self, name: &str) -> Result<&Pod> {
@@ -229,7 +241,9 @@ impl Operator {
                     self.rests(&name);
                     Next::After(self.options.poll)
                 }
-                Verdict::Waiting(wait) => Next::After(self.again(&name, wait.reason())),
+                Verdict::Waiting(wait) => {
+                    Next::After(self.again(&name, &awaited(wait.reason(), &seen)))
+                }
                 Verdict::Refused(refusal) => Next::After(self.again(&name, refusal.reason())),
             });
         }
@@ -283,6 +297,13 @@ impl Operator {
             tracing::debug!(error, "an Event was not published");
         }
     }
+}
+
+/// What is waited for: another pod that gets further is another thing.
+fn awaited(reason: &str, seen: &Observed) -> String {
+    let pods = seen.pods.iter();
+    let pods = pods.map(|pod| format!(" {} {} {}", pod.name, pod.running, pod.synced));
+    std::iter::once(reason.to_owned()).chain(pods).collect()
 }
 
 /// What the object says already, with another answer to whether it is ready. Fields that cannot be

@@ -15,15 +15,16 @@ use gatewright_garage::config::Inherited;
 use gatewright_garage::identity::{NodeId, Peer, SlotKeys};
 use gatewright_garage::objects::{SecretKeyRef, names, secrets};
 use gatewright_garage::quantity;
+use gatewright_garage::secret::Redacted;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{self, Namespace, PersistentVolumeClaim, Secret};
 use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Api, ResourceExt as _};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How long a node may take to tell how full its tables are.
+/// How long a gateway may take to tell how full its tables are.
 const STATISTICS: Duration = Duration::from_secs(4);
 
 /// What a gateway cluster is attached to.
@@ -87,7 +88,10 @@ impl Operator {
         let revision = self.workload(desired, &mut seen, &mut hands).await?;
         seen.pods = pods
             .iter()
-            .map(|pod| self::pod(pod, desired, revision.as_ref()))
+            .map(|pod| Pod {
+                seen_off: self.farewells.has(pod),
+                ..self::pod(pod, desired, revision.as_ref())
+            })
             .collect();
         if desired.mode == Mode::Storage {
             self.claims(desired, &mut seen, &mut hands).await?;
@@ -122,9 +126,23 @@ impl Operator {
         };
         seen.target = found.seen;
         hands.pods = pods.into_iter().map(|pod| (pod.name_any(), pod)).collect();
+        let port = spec.admin.clone().unwrap_or_default().bind_port;
+        let token = hands.admin_token.clone();
+        let own = token.as_ref().map(|token| (token, port));
+        if let (Mode::Gateway(_), Some((token, port))) = (&desired.mode, own) {
+            let serving = seen
+                .pods
+                .iter()
+                .filter(|pod| pod.running && pod.synced && !pod.terminating);
+            let clients = serving.filter_map(|pod| {
+                let base = storage::base(pod.ip?, port);
+                self.admin(&base, token).ok()
+            });
+            hands.gateways = clients.take(super::GATEWAYS).collect();
+        }
         match asked {
             Err(why) => seen.garage = Garage::Unreachable(why),
-            Ok(asked) => match self.garage(desired, &seen, &asked, known).await {
+            Ok(asked) => match self.garage(desired, &seen, &asked, own, known).await {
                 Ok((facts, whole)) => {
                     hands.whole = whole;
                     hands.garage = Some(asked);
@@ -416,6 +434,7 @@ impl Operator {
         desired: &Desired,
         seen: &Observed,
         asked: &Asked,
+        own: Option<(&Redacted<String>, i32)>,
         known: &mut crate::operator::Known,
     ) -> Result<(Facts, bool)> {
         let (mut facts, whole) = self.facts(asked, known).await?;
@@ -428,7 +447,7 @@ impl Operator {
                 if let Target::External(_) = target {
                     facts.factor = self.factor(asked, known).await?;
                 }
-                self.tables(seen, asked, &mut facts).await?;
+                self.tables(seen, asked, own, &mut facts).await?;
             }
         }
         Ok((facts, whole))
@@ -453,43 +472,62 @@ impl Operator {
         Ok(known.factor)
     }
 
-    /// How full the tables are, of nodes that wait to serve and of the one that answers.
-    async fn tables(&self, seen: &Observed, asked: &Asked, facts: &mut Facts) -> Result<()> {
+    /// How full the tables are, of nodes that wait to serve and of the one that answers. Gateways are
+    /// asked themselves: through a storage node, a connection that died with the former pod would be
+    /// waited for. One that does not know the newest layout yet cannot serve, however full it is.
+    async fn tables(
+        &self,
+        seen: &Observed,
+        asked: &Asked,
+        own: Option<(&Redacted<String>, i32)>,
+        facts: &mut Facts,
+    ) -> Result<()> {
+        let Some((token, port)) = own else {
+            return Ok(());
+        };
+        let version = asked.status.layout_version;
         let waiting = seen
             .pods
             .iter()
             .filter(|pod| pod.running && !pod.synced && !pod.terminating);
-        let waiting: BTreeSet<NodeId> = waiting
-            .filter_map(|pod| seen.keys.get(&pod.slot?).copied())
-            .filter(|id| facts.layout.roles.contains_key(id))
-            .filter(|id| facts.nodes.get(id).is_some_and(|node| node.up))
+        let waiting: Vec<(NodeId, crate::admin::Client)> = waiting
+            .filter_map(|pod| Some((*seen.keys.get(&pod.slot?)?, pod.ip?)))
+            .filter(|(id, _)| facts.layout.roles.contains_key(id))
+            .filter_map(|(id, ip)| {
+                let client = self.admin(&storage::base(ip, port), token).ok()?;
+                Some((id, client.with_timeout(STATISTICS)))
+            })
             .collect();
         if waiting.is_empty() {
             return Ok(());
         }
-        // A pod that was replaced leaves a dead connection behind, on which Garage waits for its own
-        // time-out. That is no reason for us to wait.
-        let client = asked.client.with_timeout(STATISTICS);
-        let asking = waiting.into_iter().chain(asked.node).map(|id| {
-            let client = &client;
-            async move {
-                (
-                    id,
-                    client.get_node_statistics(crate::admin::Node::Id(id)).await,
-                )
-            }
+        let asking = waiting.iter().map(async |(id, client)| {
+            let status = client.get_cluster_status().await?;
+            let node = crate::admin::Node::Asked;
+            let statistics = client.get_node_statistics(node).await?;
+            let fill = facts::tables(&statistics).filter(|_| status.layout_version >= version);
+            tracing::debug!(node = %id, layout = status.layout_version, ?fill, "a gateway is filling");
+            Ok::<_, crate::admin::Error>((*id, fill))
         });
-        for (id, answer) in join_all(asking).await {
+        for answer in join_all(asking).await {
             match answer {
-                Ok(statistics) => {
-                    if let Some(fill) = facts::tables(&statistics) {
-                        facts.tables.insert(id, fill);
-                    }
+                Ok((id, Some(fill))) => drop(facts.tables.insert(id, fill)),
+                Ok((_, None)) => {}
+                // It has just started, or has just gone; the next round sees which.
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(error, "a gateway does not tell how full its tables are");
                 }
-                // It went away meanwhile; the next round sees that.
-                Err(error) if error.is_transient() => {}
-                Err(error) => return Err(error.into()),
             }
+        }
+        if let Some(node) = asked.node {
+            let full = asked
+                .client
+                .get_node_statistics(crate::admin::Node::Asked)
+                .await?;
+            facts
+                .tables
+                .extend(facts::tables(&full).map(|fill| (node, fill)));
         }
         Ok(())
     }
@@ -536,6 +574,7 @@ fn pod(pod: &v1::Pod, desired: &Desired, revision: Option<&Revision>) -> Pod {
         finished: matches!(phase, Some("Succeeded" | "Failed")),
         outdated,
         leaving: pod.annotations().contains_key(super::DELETION_COST),
+        seen_off: false,
     }
 }
 
