@@ -49,9 +49,11 @@ fn is_ready(pod: &Value) -> bool {
         .any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
-/// Waits until the cluster has this many serving pods and none of `gone`.
+/// Waits until the cluster has this many serving pods and none of `gone`, of which each may take its
+/// turn.
 async fn served_by(namespace: &Namespace<'_>, cluster: &str, count: usize, gone: &[String]) {
-    await_condition("all pods serve", seconds(60), || async {
+    let limit = seconds(60 + 30 * gone.len() as u64);
+    await_condition("all pods serve", limit, || async {
         let pods = namespace.pods(cluster);
         pods.len() == count
             && pods.iter().all(is_ready)
