@@ -31,20 +31,14 @@ pub(crate) fn small_site() -> Site {
     }
 }
 
-/// Builds the binary that is measured: all features, as it ships, with the profile `bench-tunnel`.
+/// Builds the binary that is measured: all features, with the profile `release`, as it ships.
 pub(crate) fn build() -> Result<PathBuf> {
     let status = workspace::cargo()
-        .args([
-            "build",
-            "--profile",
-            "bench-tunnel",
-            "--package",
-            "gatewright",
-        ])
+        .args(["build", "--release", "--package", "gatewright"])
         .status()
         .context("cannot start cargo")?;
     anyhow::ensure!(status.success(), "gatewright does not build: {status}");
-    Ok(workspace::target_dir().join("bench-tunnel/gatewright"))
+    Ok(workspace::target_dir().join("release/gatewright"))
 }
 
 /// Writes the origin's Service and one file per Ingress into the agent's directory.

@@ -53,7 +53,7 @@ pub(crate) struct Common {
     /// The first of the loopback ports; about eighty above it are used too
     #[arg(long, value_name = "PORT", default_value_t = 28_400)]
     first_port: u16,
-    /// A gatewright to measure in place of one built with the profile bench-tunnel
+    /// A gatewright to measure in place of one built here
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     /// Put the result into docs/benchmarks.md

@@ -19,6 +19,10 @@ use crate::node::{GATEWRIGHT, Node, expect, text, xtask};
 /// The image that clusters use which name none.
 pub(crate) const IMAGE: &str = "dxflrs/garage:v2.5.0";
 
+/// The namespace of the published manifest, and the kubeconfig with its ServiceAccount.
+const OPERATOR: &str = "gatewright";
+const PUBLISHED: &str = "published.kubeconfig";
+
 /// A node with the operator beside it. The tests of this binary share it; the last one ends it.
 pub(crate) struct World {
     pub(crate) node: Node,
@@ -48,12 +52,14 @@ impl World {
         let garage = garage.to_str().expect("a path in UTF-8");
         let image = xtask(&["cluster", "image", "--folder", "/", IMAGE, garage]);
         expect(image, "cargo xtask cluster image");
+        let dir = Scratch::new("garage-node");
+        as_published(&node, dir.path());
         let world = Self {
             node,
             operator: Mutex::new(None),
             health: free_port(),
             webhook: free_port(),
-            dir: Scratch::new("garage-node"),
+            dir,
         };
         world.start_operator();
         Some(world)
@@ -68,7 +74,8 @@ impl World {
         let arguments = [
             "--log=info,gatewright_garage_operator=debug".to_owned(),
             "operator".to_owned(),
-            format!("--kubeconfig={}", self.node.kubeconfig.display()),
+            format!("--kubeconfig={}", self.dir.path().join(PUBLISHED).display()),
+            format!("--lease-namespace={OPERATOR}"),
             "--lease-seconds=3".to_owned(),
             format!("--listen-health=127.0.0.1:{}", self.health),
             format!("--listen-webhook={}:{}", self.node.host, self.webhook),
@@ -135,6 +142,28 @@ impl World {
         self.node.kubectl(&format!("create namespace {name}"));
         Namespace { world: self, name }
     }
+}
+
+/// Applies the published manifest and sees its pods become ready. Then the operator runs outside, where it
+/// can be killed, with exactly the rights that it has inside.
+fn as_published(node: &Node, dir: &Path) {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/operator.yaml");
+    node.apply(&manifest);
+    let deployment = "deployment/gatewright-operator";
+    node.kubectl(&format!(
+        "-n {OPERATOR} rollout status {deployment} --timeout=120s"
+    ));
+    node.kubectl(&format!("-n {OPERATOR} scale {deployment} --replicas=0"));
+    node.kubectl(&format!(
+        "-n {OPERATOR} wait pods -l app.kubernetes.io/name=gatewright-operator --for=delete --timeout=60s"
+    ));
+    let token = node.kubectl(&format!(
+        "-n {OPERATOR} create token gatewright-operator --duration=2h"
+    ));
+    let config = node.kubectl("config view --raw -o json");
+    let mut config: Value = serde_json::from_str(&config).expect("a kubeconfig in JSON");
+    config["users"][0]["user"] = json!({ "token": token.trim() });
+    std::fs::write(dir.join(PUBLISHED), config.to_string()).expect("write the kubeconfig");
 }
 
 impl Drop for World {

@@ -8,12 +8,12 @@ use crate::storage::{Asked, layout_of};
 use futures_util::{Stream, StreamExt as _, stream};
 use gateway_api::referencegrants::ReferenceGrant;
 use gatewright_controller::Namespaces;
-use gatewright_garage::api::{self, GROUP, GarageCluster, LayoutPolicy};
+use gatewright_garage::api::{GROUP, GarageCluster};
 use gatewright_garage::cluster::ClusterKey;
-use gatewright_garage::objects::{SecretKeyRef, names};
+use gatewright_garage::objects::SecretKeyRef;
 use gatewright_garage::tenant;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::runtime::reflector::{Store, reflector, store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -92,7 +92,7 @@ impl Operator {
             .clone()
             .filter(|_| cluster.spec.gateway);
         let (storage, asked) = match connect.map(|connect| connect.cluster_ref.map(|to| (to, ()))) {
-            None => (Some(cluster.clone()), self.ask_storage(&cluster).await?),
+            None => (Some(cluster.clone()), self.ask_cluster(&cluster).await?),
             Some(Some((reference, ()))) => {
                 let to = tenant::target(&reference, &key.namespace);
                 let storage: Option<GarageCluster> =
@@ -103,7 +103,7 @@ impl Operator {
                 ending |= gone;
                 match storage {
                     Some(storage) if !storage.spec.gateway => {
-                        let asked = self.ask_storage(&storage).await?;
+                        let asked = self.ask_cluster(&storage).await?;
                         (Some(storage), asked)
                     }
                     Some(_) => (
@@ -130,39 +130,6 @@ impl Operator {
             layout,
             asked,
         })
-    }
-
-    /// The Admin API of a storage cluster here; with the manual layout GarageNodes' pods are its nodes.
-    async fn ask_storage(&self, storage: &GarageCluster) -> Result<Result<Asked, String>> {
-        match storage.spec.layout_policy {
-            LayoutPolicy::Auto => return self.ask_cluster(storage).await,
-            LayoutPolicy::Manual => {}
-        }
-        let ClusterKey { namespace, name } = place(storage);
-        let entry = SecretKeyRef::admin_token(&name, &storage.spec);
-        let Some(token) = self.secret(&namespace, &entry).await? else {
-            let why = format!(
-                "there is no admin token in Secret {namespace}/{}",
-                entry.name
-            );
-            return Ok(Err(why));
-        };
-        let selector = format!(
-            "{}={},{}={name},{}={},{}",
-            api::LABEL_NAME,
-            api::APP,
-            api::LABEL_INSTANCE,
-            api::LABEL_COMPONENT,
-            api::COMPONENT_STORAGE,
-            names::LABEL_NODE,
-        );
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client().clone(), &namespace);
-        let list = pods.list(&ListParams::default().labels(&selector)).await;
-        let action = format!("list the pods of GarageCluster {namespace}/{name}");
-        let mut pods = list.map_err(|source| Error::read(action, source))?.items;
-        pods.sort_by_key(kube::ResourceExt::name_any);
-        let port = storage.spec.admin.clone().unwrap_or_default().bind_port;
-        Ok(self.ask_pods(&pods, port, &token).await)
     }
 
     /// The Admin API of storage that no object here stands for.

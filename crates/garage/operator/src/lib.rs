@@ -13,6 +13,7 @@ pub mod key;
 pub mod node;
 mod operator;
 mod random;
+mod refusal;
 mod run;
 mod storage;
 pub mod token;

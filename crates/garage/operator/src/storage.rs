@@ -5,7 +5,7 @@ use crate::admin;
 use crate::error::{Error, Result};
 use crate::operator::{Known, Layout, Operator};
 use gatewright_garage::admin::{ClusterStatus, GarageVersion};
-use gatewright_garage::api::{self, GarageCluster};
+use gatewright_garage::api::{self, GarageCluster, LayoutPolicy};
 use gatewright_garage::cluster::{ClusterKey, Facts, facts};
 use gatewright_garage::identity::NodeId;
 use gatewright_garage::objects::{SecretKeyRef, names};
@@ -50,11 +50,21 @@ impl Operator {
         Ok(text.map(|text| Redacted::new(text.trim_end_matches(['\n', '\r']).to_owned())))
     }
 
-    /// The pods of a cluster.
+    /// The pods of a cluster's own workload.
     pub(crate) async fn pods(&self, namespace: &str, name: &str, tier: &str) -> Result<Vec<Pod>> {
+        self.labelled(namespace, name, tier, "!").await
+    }
+
+    /// Pods of GarageNodes have the same labels as those of a workload, and one more.
+    async fn labelled(
+        &self,
+        namespace: &str,
+        name: &str,
+        tier: &str,
+        node: &str,
+    ) -> Result<Vec<Pod>> {
         let selector = format!(
-            // Pods of GarageNodes have the same labels, and one more.
-            "{}={},{}={name},{}={tier},!{}",
+            "{}={},{}={name},{}={tier},{node}{}",
             api::LABEL_NAME,
             api::APP,
             api::LABEL_INSTANCE,
@@ -84,7 +94,13 @@ impl Operator {
                 entry.name
             )));
         };
-        let pods = self.pods(&namespace, &name, api::COMPONENT_STORAGE).await?;
+        // With the manual layout the pods of GarageNodes are its nodes.
+        let nodes = match storage.spec.layout_policy {
+            LayoutPolicy::Auto => "!",
+            LayoutPolicy::Manual => "",
+        };
+        let tier = api::COMPONENT_STORAGE;
+        let pods = self.labelled(&namespace, &name, tier, nodes).await?;
         let port = storage.spec.admin.clone().unwrap_or_default().bind_port;
         Ok(self.ask_pods(&pods, port, &token).await)
     }

@@ -133,7 +133,8 @@ impl Desired {
             kind,
             key,
         };
-        if problems.is_empty() {
+        // What goes is cleaned up by what is left of it, however wrong its fields are.
+        if problems.is_empty() || desired.absent {
             Ok(desired)
         } else {
             Err(problems)

@@ -9,8 +9,9 @@ pub(crate) use observe::get as get_bucket;
 use crate::error::{Error, Result};
 use crate::home::{Catalog, Home, Marks, place};
 use crate::operator::Operator;
-use gatewright_controller::{Next, Notice, Severity, runner};
-use gatewright_garage::api::{self, GarageBucket, GarageCluster, GarageKey};
+use crate::refusal::{refuse, warn};
+use gatewright_controller::{Next, runner};
+use gatewright_garage::api::{GarageBucket, GarageCluster, GarageKey};
 use gatewright_garage::bucket::{Desired, Plan, Refusal, Step, Usage, Verdict, plan, report};
 use gatewright_garage::cluster::Problem;
 use gatewright_garage::tenant;
@@ -215,64 +216,7 @@ impl Buckets {
     /// Says what is wrong with an object; nothing of it is touched.
     async fn refuse(&self, bucket: &GarageBucket, problems: Vec<Problem>) -> Result<Next> {
         let refusal = Refusal::Invalid(problems);
-        refuse(
-            &self.operator,
-            bucket,
-            refusal.reason(),
-            &refusal.to_string(),
-            api::FINALIZER_BUCKET,
-        )
-        .await
-    }
-}
-
-/// Says that an object cannot be done, and lets it go when it is deleted.
-pub(crate) async fn refuse<K: gatewright_controller::Kind>(
-    operator: &Operator,
-    object: &K,
-    reason: &str,
-    message: &str,
-    finalizer: &str,
-) -> Result<Next> {
-    let deleting = object.meta().deletion_timestamp.is_some();
-    let status = serde_json::json!({
-        "observedGeneration": object.meta().generation,
-        "phase": if deleting { "Deleting" } else { "Failed" },
-        "conditions": [{
-            "type": api::condition::READY, "status": "False", "reason": reason, "message": message,
-        }],
-    });
-    if operator.ctx.write_status(object, &status).await?.is_some() {
-        warn(
-            operator,
-            object,
-            Some((reason.to_owned(), message.to_owned())),
-        )
-        .await;
-    }
-    if deleting {
-        operator.ctx.remove_finalizer(object, finalizer).await?;
-    }
-    Ok(Next::Settled)
-}
-
-/// Publishes an Event; the status says the same, so its failure is no failure.
-pub(crate) async fn warn<K: gatewright_controller::Kind>(
-    operator: &Operator,
-    object: &K,
-    warning: Option<(String, String)>,
-) {
-    let Some((reason, note)) = warning else {
-        return;
-    };
-    let notice = Notice {
-        severity: Severity::Warning,
-        reason,
-        action: "Reconcile".to_owned(),
-        note,
-    };
-    if let Err(error) = operator.ctx.publish(object, &notice).await {
-        let error = &error as &dyn std::error::Error;
-        tracing::debug!(error, "an Event was not published");
+        let (reason, message) = (refusal.reason(), refusal.to_string());
+        refuse(&self.operator, bucket, reason, &message).await
     }
 }

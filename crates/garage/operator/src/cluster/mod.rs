@@ -6,8 +6,9 @@ mod observe;
 
 use crate::error::{Error, Result};
 use crate::operator::Operator;
+use crate::refusal::{refuse, warn, with_condition};
 use crate::storage::Asked;
-use gatewright_controller::{Next, Notice, Severity, runner};
+use gatewright_controller::{Next, runner};
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{
     Desired, Observed, Plan, Problem, Refusal, Step, Verdict, WorkloadWanted, plan, report,
@@ -223,7 +224,7 @@ impl Operator {
                 .map(Error::chain);
             let report = report(&cluster, &desired, &seen, &plan, failure.as_deref());
             if let Some(written) = self.ctx.write_status(&cluster, &report.status).await? {
-                self.warn(&cluster, report.warning).await;
+                warn(self, &cluster, report.warning).await;
                 cluster = written;
             }
             match done {
@@ -270,32 +271,10 @@ impl Operator {
         Ok(())
     }
 
-    /// Says what is wrong with an object; nothing of it is touched.
+    /// Says what is wrong with its fields; nothing of it is touched.
     async fn refuse(&self, cluster: &GarageCluster, problems: Vec<Problem>) -> Result<Next> {
         let refusal = Refusal::Invalid(problems);
-        let status = amended(cluster, "Failed", refusal.reason(), &refusal.to_string());
-        if self.ctx.write_status(cluster, &status).await?.is_some() {
-            let warning = (refusal.reason().to_owned(), refusal.to_string());
-            self.warn(cluster, Some(warning)).await;
-        }
-        Ok(Next::Settled)
-    }
-
-    async fn warn(&self, cluster: &GarageCluster, warning: Option<(String, String)>) {
-        let Some((reason, note)) = warning else {
-            return;
-        };
-        let notice = Notice {
-            severity: Severity::Warning,
-            reason,
-            action: "Reconcile".to_owned(),
-            note,
-        };
-        if let Err(error) = self.ctx.publish(cluster, &notice).await {
-            // The status says the same.
-            let error = &error as &dyn std::error::Error;
-            tracing::debug!(error, "an Event was not published");
-        }
+        refuse(self, cluster, refusal.reason(), &refusal.to_string()).await
     }
 }
 
@@ -306,43 +285,12 @@ fn awaited(reason: &str, seen: &Observed) -> String {
     std::iter::once(reason.to_owned()).chain(pods).collect()
 }
 
-/// What the object says already, with another answer to whether it is ready. Fields that cannot be
-/// known now stay: ids of gateways are remembered nowhere else.
-fn amended(cluster: &GarageCluster, phase: &str, reason: &str, message: &str) -> Value {
-    let ready = json!({
-        "type": api::condition::READY, "status": "False", "reason": reason, "message": message,
-    });
-    let mut status = with_condition(cluster, ready);
-    status["phase"] = json!(phase);
-    status["observedGeneration"] = json!(cluster.metadata.generation);
-    status
-}
-
-/// The same when not even the facts could be read.
+/// What the object says when not even the facts could be read.
 fn unobserved(cluster: &GarageCluster, why: &str) -> Value {
     let failed = json!({
         "type": "Reconciled", "status": "False", "reason": "Failed", "message": why,
     });
-    with_condition(cluster, failed)
-}
-
-fn with_condition(cluster: &GarageCluster, condition: Value) -> Value {
-    let mut status = serde_json::to_value(&cluster.status).unwrap_or_default();
-    if !status.is_object() {
-        status = json!({});
-    }
-    let known = status["conditions"].as_array().cloned().unwrap_or_default();
-    let kind = condition["type"].clone();
-    let others = known.into_iter().filter(|one| one["type"] != kind);
-    let plain = |one: Value| {
-        json!({
-            "type": one["type"], "status": one["status"],
-            "reason": one["reason"], "message": one["message"],
-        })
-    };
-    let conditions: Vec<Value> = others.map(plain).chain([condition]).collect();
-    status["conditions"] = Value::Array(conditions);
-    status
+    with_condition(cluster, &failed)
 }
 
 /// Whether the secrets of the storage cluster are there is known once they were read.

@@ -105,6 +105,7 @@ impl Operator {
         self.secrets(cluster, desired, &found, &mut seen, &mut hands)
             .await?;
         let asked = match &desired.mode {
+            Mode::Storage if desired.manual_layout => self.ask_cluster(cluster).await?,
             Mode::Storage => {
                 let port = spec.admin.clone().unwrap_or_default().bind_port;
                 match &hands.admin_token {

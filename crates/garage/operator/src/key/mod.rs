@@ -6,11 +6,11 @@ mod observe;
 
 pub(crate) use observe::secrets_of;
 
-use crate::bucket::{refuse, warn};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::home::{Catalog, Marks, place};
 use crate::operator::Operator;
+use crate::refusal::{refuse, warn};
 use gatewright_controller::{Next, runner};
 use gatewright_garage::api::{self, GarageBucket, GarageCluster, GarageKey};
 use gatewright_garage::key::{Desired, Plan, Refusal, Step, Verdict, plan, report};
@@ -141,7 +141,7 @@ impl Keys {
             Err(problems) => {
                 let refusal = Refusal::Invalid(problems);
                 let (reason, message) = (refusal.reason(), refusal.to_string());
-                return refuse(operator, &key, reason, &message, api::FINALIZER_KEY).await;
+                return refuse(operator, &key, reason, &message).await;
             }
         };
         let mut whole = desired.absent;

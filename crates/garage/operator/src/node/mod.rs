@@ -4,10 +4,10 @@
 mod apply;
 mod observe;
 
-use crate::bucket::{refuse, warn};
 use crate::error::{Error, Result};
 use crate::home::{Catalog, Marks, place};
 use crate::operator::Operator;
+use crate::refusal::{refuse, warn};
 use gatewright_controller::{Next, runner};
 use gatewright_garage::api::{self, GarageCluster, GarageNode};
 use gatewright_garage::node::{Desired, Kind, Refusal, Step, Verdict, plan, report};
@@ -122,7 +122,7 @@ impl Nodes {
             Err(problems) => {
                 let refusal = Refusal::Invalid(problems);
                 let (reason, message) = (refusal.reason(), refusal.to_string());
-                return refuse(operator, &node, reason, &message, api::FINALIZER_NODE).await;
+                return refuse(operator, &node, reason, &message).await;
             }
         };
         let mut known = operator
@@ -143,7 +143,7 @@ impl Nodes {
                 drop(known);
                 let refusal = Refusal::Invalid(problems);
                 let (reason, message) = (refusal.reason(), refusal.to_string());
-                return refuse(operator, &node, reason, &message, api::FINALIZER_NODE).await;
+                return refuse(operator, &node, reason, &message).await;
             }
             let done = Box::pin(self.apply(&node, &plan, &hands, &mut known)).await;
             if plan.steps.contains(&Step::RemoveFinalizer) && done.is_ok() {

@@ -1,12 +1,12 @@
 //! Drives one GarageAdminToken: observe → plan → apply → status. May not decide: the plan is
 //! `gatewright_garage::token`'s.
 
-use crate::bucket::{refuse, warn};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::home::{Catalog, Home, Marks, place};
 use crate::key::{secrets_of, until};
 use crate::operator::Operator;
+use crate::refusal::{refuse, warn};
 use gatewright_controller::{Next, runner};
 use gatewright_garage::admin::{AdminTokenChange, AdminTokenInfo};
 use gatewright_garage::api::{self, GarageAdminToken, GarageCluster};
@@ -119,14 +119,7 @@ impl Tokens {
             Err(problems) => {
                 let refusal = Refusal::Invalid(problems);
                 let (reason, message) = (refusal.reason(), refusal.to_string());
-                return refuse(
-                    operator,
-                    &token,
-                    reason,
-                    &message,
-                    api::FINALIZER_ADMIN_TOKEN,
-                )
-                .await;
+                return refuse(operator, &token, reason, &message).await;
             }
         };
         for _ in 0..ROUNDS {

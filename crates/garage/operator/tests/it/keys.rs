@@ -208,3 +208,25 @@ async fn keys_are_imported_and_foreign_secrets_stay() {
     rig.gone("GarageKey", "app").await;
     assert!(rig.admin().list_keys().await.expect("keys").is_empty());
 }
+
+#[tokio::test]
+async fn a_key_with_a_wrong_field_is_neither_forgotten_nor_left_behind() {
+    let Some(rig) = Rig::start(1).await else {
+        return;
+    };
+    rig.apply("GarageKey", "app", json!({})).await;
+    let before = rig.ready("GarageKey", "app").await;
+    // What only the webhook sees; here there is none.
+    let elsewhere = json!({ "secretTemplate": { "namespace": "kube-system" } });
+    rig.apply("GarageKey", "app", elsewhere).await;
+    let refused = rig
+        .until("GarageKey", "app", "refused", |status| {
+            condition(status, "Ready") == Some(("False", "Invalid"))
+        })
+        .await;
+    assert_eq!(refused["accessKeyId"], before["accessKeyId"]);
+    assert_eq!(refused["phase"], "Failed");
+    rig.delete("GarageKey", "app").await;
+    rig.gone("GarageKey", "app").await;
+    assert_eq!(rig.admin().list_keys().await.expect("keys"), []);
+}
