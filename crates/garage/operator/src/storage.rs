@@ -52,19 +52,24 @@ impl Operator {
 
     /// The pods of a cluster's own workload.
     pub(crate) async fn pods(&self, namespace: &str, name: &str, tier: &str) -> Result<Vec<Pod>> {
-        self.labelled(namespace, name, tier, "!").await
+        self.nodes(namespace, name, tier, LayoutPolicy::Auto).await
     }
 
-    /// Pods of GarageNodes have the same labels as those of a workload, and one more.
-    async fn labelled(
+    /// The pods of a cluster's nodes: with the manual layout those of GarageNodes, which have the same
+    /// labels as those of a workload, and one more.
+    async fn nodes(
         &self,
         namespace: &str,
         name: &str,
         tier: &str,
-        node: &str,
+        policy: LayoutPolicy,
     ) -> Result<Vec<Pod>> {
+        let without = match policy {
+            LayoutPolicy::Auto => "!",
+            LayoutPolicy::Manual => "",
+        };
         let selector = format!(
-            "{}={},{}={name},{}={tier},{node}{}",
+            "{}={},{}={name},{}={tier},{without}{}",
             api::LABEL_NAME,
             api::APP,
             api::LABEL_INSTANCE,
@@ -94,13 +99,8 @@ impl Operator {
                 entry.name
             )));
         };
-        // With the manual layout the pods of GarageNodes are its nodes.
-        let nodes = match storage.spec.layout_policy {
-            LayoutPolicy::Auto => "!",
-            LayoutPolicy::Manual => "",
-        };
-        let tier = api::COMPONENT_STORAGE;
-        let pods = self.labelled(&namespace, &name, tier, nodes).await?;
+        let (tier, policy) = (api::COMPONENT_STORAGE, storage.spec.layout_policy);
+        let pods = self.nodes(&namespace, &name, tier, policy).await?;
         let port = storage.spec.admin.clone().unwrap_or_default().bind_port;
         Ok(self.ask_pods(&pods, port, &token).await)
     }

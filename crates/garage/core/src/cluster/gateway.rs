@@ -244,11 +244,9 @@ impl Gateway<'_> {
             version => {
                 let movement = layout::next(&wanted, &facts.layout);
                 let settled = movement == Move::Settled;
-                // Users' requests leave a node before its role does.
-                let up = facts.nodes.values().filter(|node| node.up).count();
-                let up = u32::try_from(up).unwrap_or(u32::MAX);
-                let least = self.desired.least_healthy;
+                let (up, least) = (facts.connected(), self.desired.least_healthy);
                 let changes = matches!(movement, Move::Stage(..) | Move::Apply(_));
+                // Users' requests leave a node before its role does.
                 if settled || !prepared {
                     (None, settled)
                 } else if changes && up < least {
@@ -443,13 +441,7 @@ impl Gateway<'_> {
         if !leaving.is_empty() {
             return Some(Wait::Leaving(leaving.clone()));
         }
-        let ready = self
-            .seen
-            .pods
-            .iter()
-            .filter(|pod| pod.ready && !pod.terminating)
-            .count();
-        let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+        let ready = self.seen.ready();
         let rolled = self
             .seen
             .pods

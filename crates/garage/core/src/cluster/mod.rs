@@ -79,7 +79,7 @@ pub enum Step {
         /// The pod's name.
         pod: String,
     },
-    /// Sees to it that all storage nodes notice the end of a node. Garage does not read that a peer has
+    /// Sees to it that its peers notice the end of a node. Garage does not read that a peer has
     /// closed their connection: it learns so when it writes and is refused, and a pod whose network is
     /// gone refuses nothing. Its identity could not serve elsewhere for more than a minute.
     SeeOff {

@@ -39,6 +39,14 @@ pub struct Observed {
     pub attached: Vec<ClusterKey>,
 }
 
+impl Observed {
+    /// How many pods take requests and are to stay.
+    pub(super) fn ready(&self) -> u32 {
+        let ready = self.pods.iter().filter(|pod| pod.ready && !pod.terminating);
+        u32::try_from(ready.count()).unwrap_or(u32::MAX)
+    }
+}
+
 /// One pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
@@ -172,6 +180,14 @@ pub struct Facts {
     pub answered: Option<NodeId>,
     /// The replication factor, where it can be read (Garage 2.4 and later).
     pub factor: Option<u32>,
+}
+
+impl Facts {
+    /// How many nodes are connected.
+    pub(super) fn connected(&self) -> u32 {
+        let up = self.nodes.values().filter(|node| node.up);
+        u32::try_from(up.count()).unwrap_or(u32::MAX)
+    }
 }
 
 /// A node as the storage cluster sees it.

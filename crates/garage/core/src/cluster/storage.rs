@@ -239,9 +239,7 @@ impl Storing<'_> {
         match &movement {
             Move::Settled => return (None, true),
             Move::Stage(..) | Move::Apply(_) => {
-                let up = facts.nodes.values().filter(|node| node.up).count();
-                let up = u32::try_from(up).unwrap_or(u32::MAX);
-                let least = self.desired.least_healthy;
+                let (up, least) = (facts.connected(), self.desired.least_healthy);
                 if up < least {
                     return (Some(Wait::TooFewHealthy { up, least }), false);
                 }
@@ -348,13 +346,7 @@ impl Storing<'_> {
             .seen
             .workload
             .is_none_or(|workload| !workload.observed || workload.replicas != replicas);
-        let ready = self
-            .seen
-            .pods
-            .iter()
-            .filter(|pod| pod.ready && !pod.terminating)
-            .count();
-        let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+        let ready = self.seen.ready();
         (unobserved || ready != replicas).then_some(Wait::Pods { ready, replicas })
     }
 }
