@@ -23,16 +23,19 @@ pub async fn leading<F>(
     F: Future<Output = ()>,
 {
     loop {
+        // The end comes first, or a replica that leads would begin once more on its way out.
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             () = held(leadership) => {}
         }
         let token = cancel.child_token();
         let mut work = Box::pin(start(token.clone()));
         let ended = tokio::select! {
-            () = &mut work => true,
-            () = lost(leadership) => false,
+            biased;
             () = cancel.cancelled() => false,
+            () = lost(leadership) => false,
+            () = &mut work => true,
         };
         if ended {
             tracing::warn!(
