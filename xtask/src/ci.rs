@@ -2,6 +2,7 @@
 //! not get or install anything: `cargo xtask tools` does.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -158,34 +159,53 @@ fn fuzz() -> Result<()> {
 
     let names = fuzz_targets()?;
     ensure!(!names.is_empty(), "fuzz/Cargo.toml has no targets");
-    for name in names {
-        let corpus = target.join("corpus").join(&name);
-        let seeds = folder.join("corpus-seeds").join(&name);
-        let artifacts = target.join("artifacts").join(&name);
-        for made in [&corpus, &artifacts] {
-            std::fs::create_dir_all(made)?;
-        }
-        let mut run = Command::new(target.join(host).join("release").join(&name));
-        run.arg(format!("-max_total_time={FUZZ_SECONDS}"));
-        run.args(["-verbosity=0", "-print_final_stats=1", "-timeout=5"]);
-        run.arg(format!("-artifact_prefix={}/", artifacts.display()));
-        run.arg(&corpus);
-        if seeds.is_dir() {
-            run.arg(&seeds);
-        }
-        let output = run
-            .output()
-            .with_context(|| format!("cannot start {name}"))?;
-        // libFuzzer is wordy; only a finding is worth all of it.
-        let said = String::from_utf8_lossy(&output.stderr);
-        let found = format!("the fuzz target {name} found something: {said}");
-        ensure!(output.status.success(), found);
-        let inputs = said
-            .lines()
-            .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
-            .context("libFuzzer told no count of inputs")?;
-        eprintln!("{name}: {} inputs", inputs.trim());
+    let programs = target.join(host).join("release");
+    // A target is one thread, and each has its time.
+    let together = std::thread::available_parallelism().map_or(1, usize::from);
+    for names in names.chunks(together) {
+        std::thread::scope(|scope| {
+            let (programs, folder, target) = (&programs, &folder, &target);
+            let running: Vec<_> = names
+                .iter()
+                .map(|name| scope.spawn(move || fuzz_target(name, programs, folder, target)))
+                .collect();
+            running.into_iter().try_for_each(|one| match one.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })?;
     }
+    Ok(())
+}
+
+/// Runs one target, which is in `programs`, on the seeds in `folder`; what it finds is kept in `target`.
+fn fuzz_target(name: &str, programs: &Path, folder: &Path, target: &Path) -> Result<()> {
+    let corpus = target.join("corpus").join(name);
+    let seeds = folder.join("corpus-seeds").join(name);
+    let artifacts = target.join("artifacts").join(name);
+    for made in [&corpus, &artifacts] {
+        std::fs::create_dir_all(made)?;
+    }
+    let mut run = Command::new(programs.join(name));
+    run.arg(format!("-max_total_time={FUZZ_SECONDS}"));
+    run.args(["-verbosity=0", "-print_final_stats=1", "-timeout=5"]);
+    run.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    run.arg(&corpus);
+    if seeds.is_dir() {
+        run.arg(&seeds);
+    }
+    let output = run
+        .output()
+        .with_context(|| format!("cannot start {name}"))?;
+    // libFuzzer is wordy; only a finding is worth all of it.
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found = format!("the fuzz target {name} found something: {said}");
+    ensure!(output.status.success(), found);
+    let inputs = said
+        .lines()
+        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
+        .context("libFuzzer told no count of inputs")?;
+    eprintln!("{name}: {} inputs", inputs.trim());
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::parts::{How, Part};
+use super::parts::{How, Part, RECIPE};
 use crate::workspace;
 
 /// Builds what is missing of `part` in a temporary folder and moves it to its place when it is whole.
@@ -53,7 +53,12 @@ pub(super) fn build(part: &Part, root: &Path) -> Result<()> {
             bail!("the build succeeded but made no {binary}");
         }
     }
-    Ok(())
+    match part.recipe() {
+        recipe if recipe.is_empty() => Ok(()),
+        recipe => {
+            std::fs::write(folder.join(RECIPE), recipe).context("cannot note how it was built")
+        }
+    }
 }
 
 /// A folder that goes when the build ends, however it ends. On the same file system as the result, so

@@ -74,6 +74,9 @@ impl How {
     }
 }
 
+/// The file with a part's settings, beside its binaries.
+pub(super) const RECIPE: &str = "recipe";
+
 /// One real part.
 pub(super) struct Part {
     pub(super) name: &'static str,
@@ -110,6 +113,26 @@ impl Part {
         }
     }
 
+    /// The settings that its binaries were built with, where they are our own; kept beside them, so that a
+    /// change of settings is a new build.
+    pub(super) fn recipe(&self) -> String {
+        let How::Crate {
+            arguments,
+            environment,
+        } = &self.how
+        else {
+            return String::new();
+        };
+        let set = environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        let mut settings: Vec<String> = set.collect();
+        if !settings.is_empty() {
+            settings.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        }
+        settings.join("\n")
+    }
+
     /// Where it is, or `None` if it has to be got.
     pub(super) fn present(&self, root: &Path) -> Result<Option<PathBuf>> {
         if let How::Package { proof, .. } = &self.how {
@@ -127,6 +150,8 @@ impl Part {
                 .iter()
                 .all(|binary| workspace::is_program(&folder.join(binary))),
         };
+        let built_with = std::fs::read_to_string(folder.join(RECIPE)).unwrap_or_default();
+        let complete = complete && built_with == self.recipe();
         Ok(complete.then_some(folder))
     }
 }
@@ -204,8 +229,13 @@ pub(super) const PARTS: &[Part] = &[
                 "--locked",
                 "--no-default-features",
                 "--features=bundled-libs,sqlite,lmdb,metrics",
+                // Each call of the Admin API hashes its token, and each layout is a maximal flow.
+                "--config=profile.release.package.argon2.opt-level=3",
+                "--config=profile.release.package.blake2.opt-level=3",
+                "--config=profile.release.package.garage_rpc.opt-level=3",
+                "--config=profile.release.package.garage_util.opt-level=3",
             ],
-            // A quarter of the time that its own profile takes; tests wait for the network, not for it.
+            // A quarter of the time that its own profile takes; tests wait for the network, not for the rest.
             environment: &[
                 ("CARGO_PROFILE_RELEASE_LTO", "off"),
                 ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
@@ -295,6 +325,26 @@ mod tests {
         let present = part.present(&root).expect("an answer");
         std::fs::remove_dir_all(&root).expect("our folder");
         assert_eq!((incomplete, present), (None, Some(part.folder(&root))));
+    }
+
+    #[test]
+    fn a_part_built_with_other_settings_is_missing() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = std::env::temp_dir().join(format!("gatewright-recipe-{}", std::process::id()));
+        let part = PARTS.iter().find(|part| part.name == "garage").expect("it");
+        let folder = part.folder(&root);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let program = folder.join("garage");
+        std::fs::write(&program, "").expect("a stand-in");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+            .expect("its mode");
+        let mut present = Vec::new();
+        for recipe in ["", "of last year", &part.recipe()] {
+            std::fs::write(folder.join(RECIPE), recipe).expect("a recipe");
+            present.push(part.present(&root).expect("an answer").is_some());
+        }
+        std::fs::remove_dir_all(&root).expect("our folder");
+        assert_eq!(present, [false, false, true]);
     }
 
     #[test]
