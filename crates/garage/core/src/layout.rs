@@ -82,6 +82,14 @@ pub struct History {
     pub behind: BTreeSet<NodeId>,
 }
 
+/// What Garage says that applying the staged changes would do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// Copies of partitions that would move, and how many there are in all. `None`: it does not tell
+    /// (before Garage 2.4, or before the first layout).
+    pub moved: Option<(u64, u64)>,
+}
+
 /// What the Admin API shows of the layout.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seen {
@@ -95,8 +103,9 @@ pub struct Seen {
     pub staged: Vec<Change>,
     /// A staged zone redundancy.
     pub staged_redundancy: Option<Redundancy>,
-    /// What Garage says of the staged changes: that they can be applied, or why not. `None`: not asked.
-    pub preview: Option<Result<(), String>>,
+    /// What Garage says of the staged changes: what they would do, or why they cannot be applied.
+    /// `None`: not asked.
+    pub preview: Option<Result<Preview, String>>,
     /// Old versions; `None`: not asked.
     pub history: Option<History>,
     /// Nodes that are connected now.
@@ -181,7 +190,7 @@ pub fn next(wanted: &Wanted, seen: &Seen) -> Move {
         return match &seen.preview {
             None => Move::Preview,
             Some(Err(why)) => Move::Blocked(why.clone()),
-            Some(Ok(())) => Move::Apply(seen.version + 1),
+            Some(Ok(_)) => Move::Apply(seen.version + 1),
         };
     }
     let foreign: BTreeSet<NodeId> = seen
@@ -298,7 +307,7 @@ mod tests {
         Change::Set(node(n), role("a"))
     }
 
-    fn staged(changes: Vec<Change>, preview: Option<Result<(), String>>) -> Seen {
+    fn staged(changes: Vec<Change>, preview: Option<Result<Preview, String>>) -> Seen {
         Seen {
             staged: changes,
             preview,
@@ -312,7 +321,10 @@ mod tests {
         for (seen, then) in [
             (seen(&[]), Move::Stage(both.clone(), None)),
             (staged(both.clone(), None), Move::Preview),
-            (staged(vec![set(2), set(1)], Some(Ok(()))), Move::Apply(8)),
+            (
+                staged(vec![set(2), set(1)], Some(Ok(Preview::default()))),
+                Move::Apply(8),
+            ),
             (
                 staged(both, Some(Err("too few zones".into()))),
                 Move::Blocked("too few zones".into()),
@@ -351,7 +363,10 @@ mod tests {
         for changes in [vec![theirs.clone()], vec![set(1), theirs.clone()]] {
             let expected = Move::Foreign([node(9)].into());
             assert_eq!(
-                next(&wanted(&[1]), &staged(changes, Some(Ok(())))),
+                next(
+                    &wanted(&[1]),
+                    &staged(changes, Some(Ok(Preview::default())))
+                ),
                 expected
             );
         }
@@ -399,7 +414,7 @@ mod tests {
             Move::Stage(vec![], Some(Redundancy::AtLeast(2)))
         );
         seen.staged_redundancy = Some(Redundancy::AtLeast(2));
-        seen.preview = Some(Ok(()));
+        seen.preview = Some(Ok(Preview::default()));
         assert_eq!(next(&owner, &seen), Move::Apply(8));
         // For a gateway it is a foreign change.
         assert_eq!(next(&wanted(&[1]), &seen), Move::Foreign(BTreeSet::new()));
@@ -449,7 +464,7 @@ mod tests {
                 seen.staged.clear();
                 seen.staged_redundancy = None;
             }
-            Move::Preview => seen.preview = Some(Ok(())),
+            Move::Preview => seen.preview = Some(Ok(Preview::default())),
             Move::Apply(version) => {
                 assert_eq!(version, seen.version + 1);
                 for change in seen.staged.drain(..) {

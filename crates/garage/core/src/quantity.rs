@@ -104,6 +104,14 @@ pub fn canonical(bytes: u64) -> Quantity {
     })
 }
 
+/// About so many: whole numbers of the largest binary unit of which there are ten or more, rounded down.
+pub fn rough(bytes: u64) -> Quantity {
+    let unit = (1..=6).rev().map(|step| 1u64 << (10 * step));
+    let unit = unit.into_iter().find(|unit| bytes / unit >= 10);
+    let unit = unit.unwrap_or(1);
+    canonical(bytes / unit * unit)
+}
+
 /// A unit is 10^tens * 2^twos.
 struct Unit {
     tens: i64,
@@ -235,6 +243,20 @@ mod tests {
         ] {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn rough_texts_have_few_digits() {
+        for (bytes, text) in [
+            (0, "0"),
+            (9 << 10, "9Ki"),
+            ((93 << 30) + 12345, "93Gi"),
+            (10 << 30, "10Gi"),
+            ((10 << 30) - 1, "10239Mi"),
+            (u64::MAX, "15Ei"),
+        ] {
+            assert_eq!(rough(bytes).0, text, "{bytes}");
         }
     }
 

@@ -166,7 +166,7 @@ impl Operator {
         let mut layout = facts::layout(&layout, Some(&history));
         if !layout.staged.is_empty() || layout.staged_redundancy.is_some() {
             layout.preview = Some(match asked.client.preview_cluster_layout_changes().await {
-                Ok(_) => Ok(()),
+                Ok(preview) => Ok(facts::preview(&preview)),
                 Err(admin::Error::Layout { message, .. }) => Err(message),
                 Err(error) => return Err(error.into()),
             });

@@ -1,9 +1,9 @@
 //! From the answers of the Admin API to the facts that are decided on. May not decide.
 
-use super::{Facts, Health, Node, TableFill};
+use super::{Disk, Facts, Health, Node, TableFill};
 use crate::admin;
 use crate::identity::NodeId;
-use crate::layout::{Change, History, Redundancy, Role, Seen};
+use crate::layout::{Change, History, Preview, Redundancy, Role, Seen};
 use std::collections::BTreeSet;
 
 /// The layout of a cluster that was asked for it whole.
@@ -27,6 +27,18 @@ pub fn layout(layout: &admin::ClusterLayout, history: Option<&admin::LayoutHisto
         history: history.map(self::history),
         up: BTreeSet::new(),
     }
+}
+
+/// What a preview says in numbers.
+#[must_use]
+pub fn preview(preview: &admin::LayoutPreview) -> Preview {
+    let statistics = preview.statistics.as_ref();
+    let moved = statistics.and_then(|statistics| {
+        let zones = statistics.zones.iter();
+        let copies = zones.map(|zone| zone.total_replicated_partitions).sum();
+        Some((statistics.total_moved_partitions?, copies))
+    });
+    Preview { moved }
 }
 
 /// The layout as the status of the nodes shows it: enough while its version is one that was seen whole
@@ -56,6 +68,10 @@ pub fn facts(status: &admin::ClusterStatus, layout: Seen, answered: Option<NodeI
         let value = Node {
             up: node.is_up,
             version: node.garage_version.clone(),
+            data: node.data_partition.map(|disk| Disk {
+                free: disk.available,
+                total: disk.total,
+            }),
         };
         (node.id, value)
     };

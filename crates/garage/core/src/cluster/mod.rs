@@ -19,7 +19,8 @@ pub use desired::{
     ClusterKey, DEFAULT_FACTOR, DEFAULT_ZONE, Desired, External, Mode, Problem, Target,
 };
 pub use observed::{
-    Claim, Facts, Garage, Health, Node, Observed, Pod, Storage, TableFill, TargetSeen, Workload,
+    Claim, Disk, Facts, Garage, Health, Node, Observed, Pod, Storage, TableFill, TargetSeen,
+    Workload,
 };
 pub use parse::{APPROVED, former};
 pub use status::{Report, report};

@@ -201,6 +201,17 @@ pub struct Node {
 
 /// `GetClusterHealth`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+    /// The volumes with its data.
+    pub data: Option<Disk>,
+}
+
+/// The room on a node's volumes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that are free.
+    pub free: u64,
+    /// Bytes of all.
+    pub total: u64,
 pub struct Health {
     /// `healthy`, `degraded` or `unavailable`.
     pub status: String,

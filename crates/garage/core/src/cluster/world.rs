@@ -84,7 +84,7 @@ impl World {
                 node(n),
                 Node {
                     up: true,
-                    version: None,
+                    ..Node::default()
                 },
             );
         }
@@ -166,7 +166,7 @@ impl World {
     fn observe(&mut self) {
         if let Garage::Reached(facts) = &mut self.seen.garage {
             let staged = !facts.layout.staged.is_empty();
-            facts.layout.preview = staged.then_some(Ok(()));
+            facts.layout.preview = staged.then_some(Ok(layout::Preview::default()));
         }
     }
 
@@ -367,7 +367,7 @@ impl World {
             id,
             Node {
                 up: true,
-                version: None,
+                ..Node::default()
             },
         );
         facts.layout.up.insert(id);

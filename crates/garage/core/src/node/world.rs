@@ -55,13 +55,13 @@ impl World {
                 *id,
                 Node {
                     up: true,
-                    version: None,
+                    ..Node::default()
                 },
             )
         };
         let preview = match &self.refuses {
             Some(why) => Err(why.clone()),
-            None => Ok(()),
+            None => Ok(layout::Preview::default()),
         };
         let draining = match self.behind.is_empty() {
             true => BTreeSet::new(),

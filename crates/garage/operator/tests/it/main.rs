@@ -6,6 +6,7 @@ mod admin_failures;
 mod admin_layout;
 mod admin_nodes;
 mod buckets;
+mod clusters;
 mod facts_configuration;
 mod facts_gateway;
 mod facts_layout;

@@ -59,29 +59,50 @@ impl Rig {
             .await;
         rig.secret("rpc", json!({ "secret": rig.garage.rpc_secret() }))
             .await;
-        let connect = json!({
-            "adminApiEndpoint": rig.garage.node(0).admin_url(),
-            "adminTokenSecretRef": { "name": "admin", "key": "token" },
-            "rpcSecretRef": { "name": "rpc", "key": "secret" },
-            "bootstrapPeers": rig.garage.peers(),
-        });
-        rig.apply(
-            "GarageCluster",
-            "c",
-            json!({ "gateway": true, "replicas": 1, "connectTo": connect }),
-        )
-        .await;
+        rig.apply("GarageCluster", "c", rig.gateways(1)).await;
         rig.run();
         Some(rig)
     }
 
-    /// Starts the controllers of users of clusters, in this namespace.
-    pub(crate) fn run(&self) {
+    /// A gateway cluster of the real Garage.
+    pub(crate) fn gateways(&self, replicas: u32) -> Value {
+        let connect = json!({
+            "adminApiEndpoint": self.garage.node(0).admin_url(),
+            "adminTokenSecretRef": { "name": "admin", "key": "token" },
+            "rpcSecretRef": { "name": "rpc", "key": "secret" },
+            "bootstrapPeers": self.garage.peers(),
+        });
+        json!({ "gateway": true, "replicas": replicas, "connectTo": connect })
+    }
+
+    fn operator(&self) -> Arc<Operator> {
         let options = Options {
             namespaces: Namespaces::new([self.namespace.clone()]),
             ..Options::default()
         };
-        let operator = Arc::new(Operator::new(self.ctx.clone(), options));
+        Arc::new(Operator::new(self.ctx.clone(), options))
+    }
+
+    /// Starts the controller of clusters, too. No pod ever runs here: there is no kubelet.
+    pub(crate) fn run_clusters(&self) {
+        let clusters = gatewright_garage_operator::cluster::run;
+        tokio::spawn(clusters(self.operator(), self.cancel.clone()));
+    }
+
+    /// Annotates an object as a user does.
+    pub(crate) async fn annotate(&self, kind: &str, name: &str, key: &str, value: &str) {
+        let patch = json!({ "metadata": { "annotations": { key: value } } });
+        let params = PatchParams::default();
+        let patched = self
+            .api(kind)
+            .patch(name, &params, &Patch::Merge(&patch))
+            .await;
+        patched.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+    }
+
+    /// Starts the controllers of users of clusters, in this namespace.
+    pub(crate) fn run(&self) {
+        let operator = self.operator();
         let (clock, cancel) = (self.clock.clone(), self.cancel.clone());
         tokio::spawn(gatewright_garage_operator::bucket::run(
             operator.clone(),

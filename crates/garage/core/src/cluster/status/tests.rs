@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::cluster::world::{World, gateway, node, storage};
-use crate::cluster::{ClusterKey, Node, plan};
+use crate::cluster::{ClusterKey, Disk, Node, plan};
+use crate::layout::{Change, Preview, Role};
 
 fn object(desired: &Desired) -> api::GarageCluster {
     let mut object = api::GarageCluster::new(&desired.key.name, api::GarageClusterSpec::default());
@@ -115,4 +116,77 @@ fn a_storage_cluster_names_its_users() {
         "http://garage-storage.ns.svc:3900"
     );
     assert_eq!(status["nodes"][0]["capacity"], "100Gi");
+}
+
+/// Two gateways are staged and wait for approval; one of the storage nodes is to go, another one to move.
+fn staged() -> (Desired, World) {
+    let mut world = World::with_storage();
+    let desired = Desired {
+        auto_apply: false,
+        ..gateway(2)
+    };
+    world.converge(&desired);
+    let facts = world.facts();
+    let moved = Role {
+        zone: "other".into(),
+        capacity: Some(1 << 30),
+        tags: BTreeSet::new(),
+    };
+    facts.layout.staged.push(Change::Remove(node(901)));
+    facts.layout.staged.push(Change::Set(node(902), moved));
+    facts.layout.preview = Some(Ok(Preview {
+        moved: Some((192, 768)),
+    }));
+    for n in 900..903 {
+        let disk = Disk {
+            free: 0,
+            total: 600 << 20,
+        };
+        facts.nodes.entry(node(n)).or_default().data = Some(disk);
+    }
+    (desired, world)
+}
+
+#[test]
+fn what_waits_for_approval_is_previewed_until_nothing_is_staged() {
+    let (desired, mut world) = staged();
+    let preview = told(&desired, &world.seen, None)["layoutPreview"].clone();
+    let expected = json!({
+        "nodesAdded": [node(1).to_string(), node(2).to_string()],
+        "nodesModified": [node(902).to_string()],
+        "nodesRemoved": [node(901).to_string()],
+        "partitionTransfers": 192,
+        "dataTransferEstimate": "450Mi",
+        "zonesAffected": ["default", "other"],
+    });
+    assert_eq!(preview, expected);
+    world.facts().layout.preview = Some(Err("too few zones".into()));
+    let status = told(&desired, &world.seen, None);
+    assert_eq!(status.get("layoutPreview"), None, "it cannot be applied");
+    world.facts().layout.staged.clear();
+    let status = told(&desired, &world.seen, None);
+    assert_eq!(status.get("layoutPreview"), None, "nothing is staged");
+}
+
+#[test]
+fn a_preview_is_not_written_anew_when_only_the_data_grows() {
+    let (desired, mut world) = staged();
+    let mut object = object(&desired);
+    let plan = plan(&desired, &world.seen);
+    let first = report(&object, &desired, &world.seen, &plan, None).status;
+    object.status = serde_json::from_value(json!({ "layoutPreview": first["layoutPreview"] })).ok();
+    assert!(object.status.is_some());
+    for n in 900..903 {
+        let disk = Disk {
+            free: 0,
+            total: 900 << 20,
+        };
+        world.facts().nodes.entry(node(n)).or_default().data = Some(disk);
+    }
+    let second = report(&object, &desired, &world.seen, &plan, None).status;
+    assert_eq!(first["layoutPreview"], second["layoutPreview"]);
+    // Another change has another estimate.
+    world.facts().layout.staged.pop();
+    let third = report(&object, &desired, &world.seen, &plan, None).status;
+    assert_eq!(third["layoutPreview"]["dataTransferEstimate"], "675Mi");
 }
