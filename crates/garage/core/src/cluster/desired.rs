@@ -94,6 +94,10 @@ pub struct Desired {
     pub least_healthy: u32,
     /// Bytes of each claim, by the name of its template; empty for gateways.
     pub claims: std::collections::BTreeMap<String, u64>,
+    /// A PodDisruptionBudget guards its pods.
+    pub budget: bool,
+    /// Each node has a public Service.
+    pub public_services: bool,
     /// The user names the Secret with the RPC secret.
     pub own_rpc_secret: bool,
     /// The user names the Secret with the admin token.

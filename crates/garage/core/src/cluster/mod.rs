@@ -91,6 +91,10 @@ pub enum Step {
     },
     /// Deletes the workload and leaves its pods, so that it can be made anew with other claims.
     OrphanWorkload,
+    /// Deletes the budget of a cluster that wants none.
+    DropBudget,
+    /// Deletes the public Service of a slot that is to have none.
+    DropPublicService(u32),
     /// Asks for more room on a claim.
     GrowClaim {
         /// The claim's name.
@@ -243,7 +247,19 @@ pub fn plan(desired: &Desired, seen: &Observed) -> Plan {
         Mode::Gateway(target) => gateway::plan(desired, target, seen),
     };
     plan.steps.splice(..0, farewells(seen));
+    if let Some(workload) = &plan.workload {
+        plan.steps.extend(surplus(desired, seen, workload.replicas));
+    }
     plan
+}
+
+/// What was asked for once and is not any more. A node that still leaves is reached until it is gone.
+fn surplus(desired: &Desired, seen: &Observed, replicas: u32) -> Vec<Step> {
+    let kept = if desired.public_services { replicas } else { 0 };
+    let services = seen.public_services.range(kept..);
+    let budget = seen.budget && !desired.budget;
+    let services = services.map(|slot| Step::DropPublicService(*slot));
+    services.chain(budget.then_some(Step::DropBudget)).collect()
 }
 
 /// Nodes that end: before anything else, because they do not wait.

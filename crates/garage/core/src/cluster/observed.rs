@@ -31,6 +31,10 @@ pub struct Observed {
     pub workload: Option<Workload>,
     /// The claims of the pods.
     pub claims: Vec<Claim>,
+    /// There is a PodDisruptionBudget of ours.
+    pub budget: bool,
+    /// Slots that have a public Service of ours.
+    pub public_services: BTreeSet<u32>,
     /// The storage cluster that a gateway cluster names.
     pub target: TargetSeen,
     /// What the storage cluster's Admin API says.
@@ -197,10 +201,6 @@ pub struct Node {
     pub up: bool,
     /// `v2.5.0`.
     pub version: Option<String>,
-}
-
-/// `GetClusterHealth`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
     /// The volumes with its data.
     pub data: Option<Disk>,
 }
@@ -212,6 +212,10 @@ pub struct Disk {
     pub free: u64,
     /// Bytes of all.
     pub total: u64,
+}
+
+/// `GetClusterHealth`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
     /// `healthy`, `degraded` or `unavailable`.
     pub status: String,

@@ -5,7 +5,7 @@ use super::{ClusterKey, Desired, External, Mode, Problem, Target};
 use crate::api::{self, ConnectTo, GarageCluster, GarageClusterSpec, LayoutPolicy, ZoneRedundancy};
 use crate::identity::Peer;
 use crate::layout::Redundancy;
-use crate::objects::volumes;
+use crate::objects::{self, volumes};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Annotation by which a person approves a staged layout version, where `layoutManagement.autoApply` is
@@ -93,6 +93,12 @@ impl Desired {
                 .and_then(|least| u32::try_from(least).ok())
                 .unwrap_or(0),
             claims,
+            budget: spec
+                .pod_disruption_budget
+                .clone()
+                .unwrap_or_default()
+                .enabled,
+            public_services: objects::has_public_services(spec.public_endpoint.as_ref()),
             own_rpc_secret: network.rpc_secret_ref.is_some(),
             own_admin_token: spec
                 .admin

@@ -32,6 +32,8 @@ pub(super) fn storage(replicas: u32) -> Desired {
         approved: None,
         least_healthy: 0,
         claims: BTreeMap::new(),
+        budget: true,
+        public_services: false,
         own_rpc_secret: false,
         own_admin_token: false,
         rpc_port: 3901,
@@ -240,6 +242,10 @@ impl World {
     }
 
     fn ensure(&mut self, desired: &Desired, replicas: u32) {
+        self.seen.budget |= desired.budget;
+        if desired.public_services {
+            self.seen.public_services.extend(0..replicas);
+        }
         self.seen.workload = Some(Workload {
             replicas,
             observed: true,
@@ -336,12 +342,24 @@ impl World {
                 self.seen.pods[index].seen_off = true;
             }
             Step::OrphanWorkload => self.seen.workload = None,
+            Step::DropBudget => {
+                assert!(
+                    self.seen.budget && !desired.budget,
+                    "it is wanted, or not there"
+                );
+                self.seen.budget = false;
+            }
+            Step::DropPublicService(slot) => {
+                let pod = self.seen.pods.iter().find(|pod| pod.holds(*slot));
+                let reached = desired.public_services && pod.is_some_and(|pod| !pod.terminating);
+                assert!(!reached, "a node is cut off from those elsewhere");
+                assert!(self.seen.public_services.remove(slot), "it is not there");
+            }
             Step::GrowClaim { claim, bytes } => {
                 let claim = self.seen.claims.iter_mut().find(|seen| seen.name == *claim);
                 claim.expect("a claim that was seen").bytes = *bytes;
             }
         }
-        let _ = desired;
     }
 
     fn apply(&mut self, version: u64) {
@@ -620,6 +638,40 @@ fn a_storage_cluster_forms_scales_and_drains() {
     assert_eq!(world.seen.keys.len(), 3);
 }
 
+/// With a public Service for each node.
+fn public(replicas: u32) -> Desired {
+    Desired {
+        public_services: true,
+        ..storage(replicas)
+    }
+}
+
+#[test]
+fn what_is_turned_off_is_taken_away() {
+    let mut world = World::empty();
+    world.converge(&public(5));
+    assert_eq!(world.seen.public_services, (0..5).collect());
+    assert_eq!(world.converge(&public(3)), Verdict::Ready);
+    assert_eq!(world.seen.public_services, (0..3).collect());
+    let plain = Desired {
+        budget: false,
+        ..storage(3)
+    };
+    assert_eq!(world.converge(&plain), Verdict::Ready);
+    assert_eq!(world.seen.public_services, BTreeSet::new());
+    assert!(!world.seen.budget);
+    assert_eq!(plan(&plain, &world.seen).steps, [], "it rests");
+    let mut world = World::with_storage();
+    world.converge(&gateway(2));
+    assert!(world.seen.budget);
+    let plain = Desired {
+        budget: false,
+        ..gateway(2)
+    };
+    assert_eq!(world.converge(&plain), Verdict::Ready);
+    assert!(!world.seen.budget);
+}
+
 #[test]
 fn a_storage_node_keeps_its_pod_until_its_data_is_elsewhere() {
     let mut world = World::empty();
@@ -746,6 +798,15 @@ fn a_crash_at_every_step_leaves_nothing_behind() {
     };
     let fresh: Start = World::with_storage;
     let nothing: Start = World::empty;
+    let exposed: Start = || {
+        let mut world = World::empty();
+        world.converge(&public(5));
+        world
+    };
+    let plain = Desired {
+        budget: false,
+        ..storage(4)
+    };
     let absent = Desired {
         absent: true,
         ..gateway(6)
@@ -756,6 +817,8 @@ fn a_crash_at_every_step_leaves_nothing_behind() {
         (scaled, gateway(9)),
         (scaled, absent),
         (nothing, storage(3)),
+        (exposed, public(3)),
+        (exposed, plain),
     ] {
         let mut steps = 0;
         start().converge_with(&desired, &mut |_| {
@@ -790,6 +853,13 @@ fn a_crash_at_every_step_leaves_nothing_behind() {
                 .filter(|role| role.owner() == Some(&desired.uid))
                 .count();
             assert_eq!(own, desired.replicas as usize);
+            assert_eq!(world.seen.budget, desired.budget);
+            let public = if desired.public_services {
+                desired.replicas
+            } else {
+                0
+            };
+            assert_eq!(world.seen.public_services, (0..public).collect());
         }
     }
 }

@@ -17,6 +17,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
 
 pub use secrets::SecretKeyRef;
+pub use services::has_public_services;
 pub use workload::{Owner, PodOptions, Resolved, Tier, Workload};
 
 /// All objects of one workload, Secrets excepted.

@@ -55,6 +55,12 @@ pub fn public_service(cluster: &str, slot: u32) -> String {
     format!("{cluster}-rpc-{slot}")
 }
 
+/// The slot of such a Service, by its name.
+pub fn public_slot(cluster: &str, service: &str) -> Option<u32> {
+    let slot = service.strip_prefix(cluster)?.strip_prefix("-rpc-")?;
+    slot.parse().ok()
+}
+
 /// StatefulSet of a GarageNode. Not the node's name alone: a cluster of that name may have a StatefulSet too.
 pub fn node_workload(node: &str) -> String {
     format!("{node}-node")

@@ -122,8 +122,16 @@ fn headless(workload: &Workload) -> Service {
     }
 }
 
-/// One Service for each node that others reach under an address of its own. Addresses that exist already
-/// (`Headless`, `ExternalIP`) need none.
+/// Whether each node gets a Service by which others reach it under an address of its own. Addresses that
+/// exist already (`Headless`, `ExternalIP`) need none.
+pub fn has_public_services(endpoint: Option<&PublicEndpoint>) -> bool {
+    endpoint.is_some_and(|endpoint| match endpoint.type_ {
+        PublicEndpointType::Headless | PublicEndpointType::ExternalIp => false,
+        PublicEndpointType::LoadBalancer | PublicEndpointType::NodePort => true,
+    })
+}
+
+/// One for each node.
 fn public(workload: &Workload) -> Vec<Service> {
     let Some(PublicEndpoint {
         type_,

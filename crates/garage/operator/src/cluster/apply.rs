@@ -60,15 +60,16 @@ pub(super) fn objects(
 
 impl Operator {
     /// Makes the objects be what they should be; what already is so is not written.
-    pub(super) async fn ensure_all(&self, objects: &Objects) -> Result<()> {
+    pub(super) async fn ensure_all(&self, objects: &Objects, hands: &Hands) -> Result<()> {
         if let Some(config_map) = &objects.config_map {
             self.ensure(config_map).await?;
         }
         for service in &objects.services {
-            self.ensure(service).await?;
+            let present = hands.services.get(&service.name_any());
+            self.ctx.ensure(service, present).await?;
         }
         if let Some(budget) = &objects.budget {
-            self.ensure(budget).await?;
+            self.ctx.ensure(budget, hands.budget.as_ref()).await?;
         }
         if let Some(set) = &objects.stateful_set {
             self.ensure(set).await?;
@@ -186,6 +187,17 @@ impl Operator {
                     .as_ref()
                     .ok_or_else(|| Error::Gone { action: action() })?;
                 ctx.delete(set, PropagationPolicy::Orphan).await?;
+            }
+            Step::DropPublicService(slot) => {
+                let name = names::public_service(&desired.key.name, *slot);
+                if let Some(service) = hands.services.get(&name) {
+                    ctx.delete(service, PropagationPolicy::Background).await?;
+                }
+            }
+            Step::DropBudget => {
+                if let Some(budget) = &hands.budget {
+                    ctx.delete(budget, PropagationPolicy::Background).await?;
+                }
             }
             Step::GrowClaim { claim, bytes } => {
                 let action = || format!("enlarge the claim {claim}");

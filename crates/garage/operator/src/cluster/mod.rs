@@ -2,6 +2,7 @@
 //! May not decide: the plan is `gatewright_garage::cluster`'s.
 
 mod apply;
+mod belongings;
 mod observe;
 
 use crate::error::{Error, Result};
@@ -16,7 +17,8 @@ use gatewright_garage::cluster::{
 use gatewright_garage::config::Inherited;
 use gatewright_garage::secret::Redacted;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
@@ -40,6 +42,8 @@ pub(super) struct Hands {
     pods: BTreeMap<String, Pod>,
     claims: BTreeMap<String, PersistentVolumeClaim>,
     stateful_set: Option<StatefulSet>,
+    services: BTreeMap<String, Service>,
+    budget: Option<PodDisruptionBudget>,
     rpc_secret: Option<Redacted<String>>,
     admin_token: Option<Redacted<String>>,
     inherited: Inherited,
@@ -58,6 +62,8 @@ impl Default for Hands {
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             stateful_set: None,
+            services: BTreeMap::new(),
+            budget: None,
             rpc_secret: None,
             admin_token: None,
             inherited: Inherited::external(0, ""),
@@ -263,7 +269,7 @@ impl Operator {
             && let Ok(objects) = apply::objects(cluster, wanted, hands)
             && !plan.steps.contains(&Step::OrphanWorkload)
         {
-            self.ensure_all(&objects).await?;
+            self.ensure_all(&objects, hands).await?;
         }
         for step in &plan.steps {
             self.carry_out(cluster, desired, step, hands, known).await?;

@@ -1,6 +1,7 @@
 //! Reads everything that is decided on about one GarageCluster. May not write, and has no opinion.
 
 use super::Hands;
+use super::belongings::Revision;
 use crate::error::{Error, Result};
 use crate::grants;
 use crate::operator::{Layout, Operator};
@@ -8,20 +9,16 @@ use crate::storage::{self, Asked, layout_of};
 use futures_util::future::join_all;
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{
-    Claim, ClusterKey, Desired, External, Facts, Garage, Mode, Observed, Pod, Storage, Target,
-    TargetSeen, Workload, facts, former,
+    ClusterKey, Desired, External, Facts, Garage, Mode, Observed, Pod, Storage, Target, TargetSeen,
+    facts, former,
 };
 use gatewright_garage::config::Inherited;
 use gatewright_garage::identity::{NodeId, Peer, SlotKeys};
 use gatewright_garage::objects::{SecretKeyRef, names, secrets};
-use gatewright_garage::quantity;
 use gatewright_garage::secret::Redacted;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{self, Namespace, PersistentVolumeClaim, Secret};
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::{self, Namespace, Secret};
+use kube::ResourceExt as _;
 use kube::runtime::reflector::Store;
-use kube::{Api, ResourceExt as _};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a gateway may take to tell how full its tables are.
@@ -93,6 +90,9 @@ impl Operator {
                 ..self::pod(pod, desired, revision.as_ref())
             })
             .collect();
+        if !desired.absent {
+            self.belongings(cluster, &mut seen, &mut hands).await?;
+        }
         if desired.mode == Mode::Storage {
             self.claims(desired, &mut seen, &mut hands).await?;
             let users = clusters.state();
@@ -158,120 +158,6 @@ impl Operator {
     async fn namespace_ends(&self, name: &str) -> Result<bool> {
         let namespace: Option<Namespace> = self.ctx.get_opt(None, name).await?;
         Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
-    }
-
-    /// The StatefulSet or Deployment; returns what pods of its newest template are recognised by.
-    async fn workload(
-        &self,
-        desired: &Desired,
-        seen: &mut Observed,
-        hands: &mut Hands,
-    ) -> Result<Option<Revision>> {
-        let ClusterKey { namespace, name } = &desired.key;
-        match desired.mode {
-            Mode::Storage => {
-                let set: Option<StatefulSet> = self.ctx.get_opt(Some(namespace), name).await?;
-                let Some(set) = set else { return Ok(None) };
-                let (spec, status) = (set.spec.as_ref(), set.status.as_ref());
-                let generation = status.and_then(|status| status.observed_generation);
-                let templates = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
-                let sizes: BTreeMap<String, u64> = templates
-                    .into_iter()
-                    .flatten()
-                    .map(|claim| (claim.name_any(), requested(claim.spec.as_ref())))
-                    .collect();
-                seen.workload = Some(Workload {
-                    replicas: count(spec.and_then(|spec| spec.replicas)),
-                    observed: generation >= set.metadata.generation,
-                    claims_match: sizes == desired.claims,
-                });
-                let revision = status.and_then(|status| status.update_revision.clone());
-                hands.stateful_set = Some(set);
-                Ok(revision.map(Revision::Set))
-            }
-            Mode::Gateway(_) => {
-                let set: Option<Deployment> = self.ctx.get_opt(Some(namespace), name).await?;
-                let Some(set) = set else { return Ok(None) };
-                let generation = set
-                    .status
-                    .as_ref()
-                    .and_then(|status| status.observed_generation);
-                seen.workload = Some(Workload {
-                    replicas: count(set.spec.as_ref().and_then(|spec| spec.replicas)),
-                    observed: generation >= set.metadata.generation,
-                    claims_match: true,
-                });
-                self.newest(namespace, &set).await
-            }
-        }
-    }
-
-    /// The hash label of the Deployment's newest ReplicaSet.
-    async fn newest(&self, namespace: &str, set: &Deployment) -> Result<Option<Revision>> {
-        let revision = "deployment.kubernetes.io/revision";
-        let newest = set.annotations().get(revision);
-        let labels = set
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.selector.match_labels.clone());
-        let labels: Vec<String> = labels
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let sets: Api<ReplicaSet> = Api::namespaced(self.ctx.client().clone(), namespace);
-        let list = sets
-            .list(&ListParams::default().labels(&labels.join(",")))
-            .await;
-        let action = format!(
-            "list the ReplicaSets of Deployment {namespace}/{}",
-            set.name_any()
-        );
-        let list = list.map_err(|source| Error::read(action, source))?;
-        let found = list
-            .items
-            .iter()
-            .find(|one| newest.is_some() && one.annotations().get(revision) == newest);
-        let hash = found.and_then(|set| set.labels().get("pod-template-hash").cloned());
-        Ok(hash.map(Revision::Template))
-    }
-
-    async fn claims(
-        &self,
-        desired: &Desired,
-        seen: &mut Observed,
-        hands: &mut Hands,
-    ) -> Result<()> {
-        let ClusterKey { namespace, name } = &desired.key;
-        let selector = format!(
-            "{}={},{}={name}",
-            api::LABEL_NAME,
-            api::APP,
-            api::LABEL_INSTANCE
-        );
-        let claims: Api<PersistentVolumeClaim> =
-            Api::namespaced(self.ctx.client().clone(), namespace);
-        let list = claims.list(&ListParams::default().labels(&selector)).await;
-        let action = format!("list the claims of GarageCluster {namespace}/{name}");
-        for claim in list.map_err(|source| Error::read(action, source))? {
-            let full = claim.name_any();
-            // `<template>-<set>-<ordinal>`
-            let Some((rest, slot)) = full.rsplit_once('-') else {
-                continue;
-            };
-            let Some(template) = rest.strip_suffix(&format!("-{name}")) else {
-                continue;
-            };
-            let Ok(slot) = slot.parse() else { continue };
-            seen.claims.push(Claim {
-                name: full.clone(),
-                template: template.to_owned(),
-                slot,
-                bytes: requested(claim.spec.as_ref()),
-            });
-            hands.claims.insert(full, claim);
-        }
-        Ok(())
     }
 
     async fn target(&self, desired: &Desired, clusters: &Store<GarageCluster>) -> Result<Found> {
@@ -534,14 +420,6 @@ impl Operator {
     }
 }
 
-/// What pods of the newest template are recognised by.
-enum Revision {
-    /// `controller-revision-hash`
-    Set(String),
-    /// `pod-template-hash`
-    Template(String),
-}
-
 fn pod(pod: &v1::Pod, desired: &Desired, revision: Option<&Revision>) -> Pod {
     let slot = match desired.mode {
         Mode::Storage => storage::ordinal(pod),
@@ -600,18 +478,4 @@ fn uses(cluster: &GarageCluster, key: &ClusterKey) -> bool {
             reference.name == key.name
                 && reference.namespace.as_ref().unwrap_or(&own) == &key.namespace
         })
-}
-
-fn count(replicas: Option<i32>) -> u32 {
-    replicas
-        .and_then(|replicas| u32::try_from(replicas).ok())
-        .unwrap_or(1)
-}
-
-fn requested(spec: Option<&v1::PersistentVolumeClaimSpec>) -> u64 {
-    let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
-    let storage = requests.and_then(|requests| requests.get("storage"));
-    storage
-        .and_then(|size| quantity::bytes(size).ok())
-        .unwrap_or(0)
 }

@@ -1,7 +1,12 @@
 //! GarageClusters between a real apiserver and a real Garage, as far as no pod has to run.
 
-use crate::rig::{Rig, condition};
-use serde_json::json;
+use crate::rig::{PATIENCE, Rig, condition};
+use gatewright_testkit::await_condition;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn staged_changes_are_previewed_until_they_are_approved() {
@@ -43,4 +48,54 @@ async fn staged_changes_are_previewed_until_they_are_approved() {
         })
         .await;
     assert_eq!(status.get("layoutPreview"), None, "nothing is staged");
+}
+
+#[tokio::test]
+async fn what_is_turned_off_is_deleted_and_what_is_foreign_stays() {
+    let Some(rig) = Rig::start(1).await else {
+        return;
+    };
+    rig.run_clusters();
+    let spec = |more: Value| {
+        let mut spec = json!({ "replicas": 2, "storage": { "data": { "size": "1Gi" } } });
+        let fields = more.as_object().cloned().unwrap_or_default();
+        spec.as_object_mut().expect("a spec").extend(fields);
+        spec
+    };
+    let balancers = json!({ "type": "LoadBalancer", "loadBalancer": { "perNode": true } });
+    let public = spec(json!({ "publicEndpoint": balancers }));
+    rig.apply("GarageCluster", "s", public).await;
+    let services: Api<Service> = Api::namespaced(rig.client.clone(), &rig.namespace);
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(rig.client.clone(), &rig.namespace);
+    let names = || async {
+        let list = services
+            .list(&ListParams::default())
+            .await
+            .expect("Services");
+        let names = list.items.iter().map(ResourceExt::name_any);
+        names
+            .filter(|name| name.contains("-rpc-"))
+            .collect::<Vec<_>>()
+    };
+    await_condition("public Services", PATIENCE, || async {
+        names().await == ["s-rpc-0", "s-rpc-1"]
+            && budgets.get_opt("s").await.expect("an answer").is_some()
+    })
+    .await;
+    // Somebody else's, with our labels and a name of ours.
+    let labels = services.get("s-rpc-0").await.expect("it").labels().clone();
+    let foreign = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "s-rpc-7", "labels": labels },
+        "spec": { "ports": [{ "port": 1 }] },
+    });
+    let foreign: Service = serde_json::from_value(foreign).expect("a Service");
+    let created = services.create(&PostParams::default(), &foreign).await;
+    created.expect("another Service");
+    let plain = spec(json!({ "podDisruptionBudget": { "enabled": false } }));
+    rig.apply("GarageCluster", "s", plain).await;
+    await_condition("what is turned off is gone", PATIENCE, || async {
+        names().await == ["s-rpc-7"] && budgets.get_opt("s").await.expect("an answer").is_none()
+    })
+    .await;
+    rig.rests().await;
 }
