@@ -237,31 +237,7 @@ impl Gateway<'_> {
             .filter(|slot| !self.wanted_slots.contains(slot))
             .copied()
             .collect();
-        let prepared = self.prepare_leaving(&leaving);
-        let (movement, settled) = match facts.layout.version {
-            // The storage nodes come first: a layout of gateways alone stores nothing.
-            0 => (Some(Wait::Layout), false),
-            version => {
-                let movement = layout::next(&wanted, &facts.layout);
-                let settled = movement == Move::Settled;
-                let (up, least) = (facts.connected(), self.desired.least_healthy);
-                let changes = matches!(movement, Move::Stage(..) | Move::Apply(_));
-                // Users' requests leave a node before its role does.
-                if settled || !prepared {
-                    (None, settled)
-                } else if changes && up < least {
-                    (Some(Wait::TooFewHealthy { up, least }), false)
-                } else {
-                    match carry(self.desired, version, movement) {
-                        Ok(step) => {
-                            self.steps.push(step);
-                            (Some(Wait::Layout), false)
-                        }
-                        Err(wait) => (Some(wait), false),
-                    }
-                }
-            }
-        };
+        let (movement, gone) = self.change(facts, &wanted, &leaving);
         let joined: BTreeSet<u32> = self
             .wanted_slots
             .iter()
@@ -271,7 +247,6 @@ impl Gateway<'_> {
         self.assign(&joined);
         self.connect(facts);
         self.sync(facts, &joined);
-        let gone = settled && prepared;
         let staying = if gone { 0 } else { self.alive(&leaving) };
         let replicas = u32::try_from(joined.len()).unwrap_or(u32::MAX) + staying;
         if gone {
@@ -279,6 +254,48 @@ impl Gateway<'_> {
         }
         let wait = self.wait(facts, &joined, &leaving, movement, replicas);
         (replicas, wait)
+    }
+
+    /// One step towards the layout that is wanted. What is waited for, and whether nobody relies on the
+    /// slots that leave any more.
+    fn change(
+        &mut self,
+        facts: &Facts,
+        wanted: &Wanted,
+        leaving: &BTreeSet<u32>,
+    ) -> (Option<Wait>, bool) {
+        let version = facts.layout.version;
+        if version == 0 {
+            // The storage nodes come first: a layout of gateways alone stores nothing.
+            return (Some(Wait::Layout), false);
+        }
+        let movement = layout::next(wanted, &facts.layout);
+        let (up, least) = (facts.connected(), self.desired.least_healthy);
+        if matches!(movement, Move::Stage(..) | Move::Apply(_)) && up < least {
+            return (Some(Wait::TooFewHealthy { up, least }), false);
+        }
+        // Users' requests leave a node before its role does, and not before that is certain: a change
+        // may wait for a person for days, or be refused.
+        let certain = match &movement {
+            Move::Apply(next) => self.desired.may_apply(*next),
+            Move::Settled | Move::Settling(_) | Move::SkipDead(_) => true,
+            Move::Stage(..)
+            | Move::Revert
+            | Move::Preview
+            | Move::Blocked(_)
+            | Move::Foreign(_) => false,
+        };
+        let prepared = certain && self.prepare_leaving(leaving);
+        if movement == Move::Settled || (certain && !prepared) {
+            return (None, prepared);
+        }
+        match carry(self.desired, version, movement) {
+            Ok(step) => {
+                self.steps.push(step);
+                (Some(Wait::Layout), false)
+            }
+            Err(wait) => (Some(wait), false),
+        }
     }
 
     fn in_layout(&self, facts: &Facts, slot: u32) -> bool {

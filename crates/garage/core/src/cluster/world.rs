@@ -321,7 +321,13 @@ impl World {
                 layout.staged_redundancy = *redundancy;
             }
             Step::Revert => self.facts().layout.staged.clear(),
-            Step::Apply(version) => self.apply(*version),
+            Step::Apply(version) => {
+                // Of a cluster that goes, all gateways go at once.
+                if !desired.absent {
+                    self.check_service();
+                }
+                self.apply(*version);
+            }
             Step::SkipDead(_) => self.relied_on.clear(),
             Step::AssignSlot { pod: name, slot } => {
                 let index = pod(&mut self.seen.pods, name);
@@ -358,6 +364,18 @@ impl World {
             Step::GrowClaim { claim, bytes } => {
                 let claim = self.seen.claims.iter_mut().find(|seen| seen.name == *claim);
                 claim.expect("a claim that was seen").bytes = *bytes;
+            }
+        }
+    }
+
+    fn check_service(&mut self) {
+        for change in self.facts().layout.staged.clone() {
+            if let Change::Remove(id) = change {
+                let slot = self.seen.keys.iter().find(|(_, key)| **key == id);
+                let pod =
+                    slot.and_then(|(slot, _)| self.seen.pods.iter().find(|pod| pod.holds(*slot)));
+                let serves = pod.is_some_and(|pod| pod.synced);
+                assert!(!serves, "a gateway serves and has no role");
             }
         }
     }
@@ -545,6 +563,27 @@ fn scaling_is_one_version_each_way_and_settles() {
     assert_eq!(world.seen.pods.len(), 2);
     let history = world.facts().layout.history.clone().expect("a history");
     assert!(history.draining.is_empty(), "{history:?}");
+}
+
+#[test]
+fn gateways_serve_until_their_leaving_is_approved() {
+    let mut world = World::with_storage();
+    world.converge(&gateway(4));
+    let asked = Desired {
+        auto_apply: false,
+        ..gateway(2)
+    };
+    let verdict = world.converge(&asked);
+    assert_eq!(verdict, Verdict::Waiting(Wait::Approval(3)));
+    for pod in &world.seen.pods {
+        assert!(pod.synced && pod.ready && !pod.leaving, "{pod:?}");
+    }
+    let approved = Desired {
+        approved: Some(3),
+        ..asked
+    };
+    assert_eq!(world.converge(&approved), Verdict::Ready);
+    assert_eq!((world.seen.pods.len(), world.seen.keys.len()), (2, 2));
 }
 
 #[test]
