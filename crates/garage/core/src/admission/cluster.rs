@@ -143,8 +143,8 @@ fn check_gateway(
         let theirs = factor(storage);
         if own_factor != theirs {
             verdict.deny(format!(
-                "replication.factor is {own_factor}, but storage cluster {to} has {theirs}: a node with another factor \
-                 stops all others; leave replication.factor out to inherit it"
+                "replication.factor is {own_factor}, but storage cluster {to} keeps {theirs} copies: remove replication.factor \
+                 to inherit it, or set it to {theirs}; storage nodes that meet a node with another factor shut down"
             ));
         }
     }

@@ -376,7 +376,7 @@ fn gateways(seen: &Observed, facts: Option<&Facts>) -> Vec<GatewayStatus> {
         let pod = seen.pods.iter().find(|pod| pod.holds(*slot));
         GatewayStatus {
             pod: pod.map(|pod| pod.name.clone()),
-            slot: i32::try_from(*slot).unwrap_or(i32::MAX),
+            slot: i32::try_from(*slot).ok(),
             node_id: node.to_string(),
             in_layout: facts.is_some_and(|facts| facts.layout.roles.contains_key(node)),
             connected: facts
@@ -401,7 +401,7 @@ fn gateways(seen: &Observed, facts: Option<&Facts>) -> Vec<GatewayStatus> {
     });
     for node in lost {
         slots.push(GatewayStatus {
-            slot: -1,
+            slot: None,
             node_id: node.to_string(),
             in_layout: facts.is_some_and(|facts| facts.layout.roles.contains_key(node)),
             ..GatewayStatus::default()

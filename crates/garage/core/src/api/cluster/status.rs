@@ -110,8 +110,9 @@ pub struct GatewayStatus {
     /// Pod that holds the slot; absent while there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// Number of the slot, from 0.
-    pub slot: i32,
+    /// Number of the slot, from 0; absent for a node that lost its key and still has a role or is relied on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<i32>,
     /// Garage node id of the slot, 64 hex digits; the same for every pod that holds the slot.
     pub node_id: String,
     /// The node has its role in the current layout version.

@@ -190,3 +190,32 @@ fn a_preview_is_not_written_anew_when_only_the_data_grows() {
     let third = report(&object, &desired, &world.seen, &plan, None).status;
     assert_eq!(third["layoutPreview"]["dataTransferEstimate"], "675Mi");
 }
+
+#[test]
+fn a_node_that_lost_its_key_has_no_slot() {
+    let mut world = World::with_storage();
+    let desired = gateway(2);
+    world.converge(&desired);
+    world.seen.former = [node(2)].into();
+    world.seen.keys.remove(&1);
+    let status = told(&desired, &world.seen, None);
+    assert_eq!(status["gateways"][0]["slot"], 0);
+    let lost = &status["gateways"][1];
+    assert_eq!(lost["nodeId"], node(2).to_string());
+    assert_eq!(lost.get("slot"), None, "{lost}");
+}
+
+#[test]
+fn another_factor_is_refused_with_what_to_do() {
+    let world = World::with_storage();
+    let desired = Desired {
+        factor: Some(2),
+        ..gateway(1)
+    };
+    let plan = plan(&desired, &world.seen);
+    let report = report(&object(&desired), &desired, &world.seen, &plan, None);
+    let (reason, text) = report.warning.expect("a warning");
+    assert_eq!(reason, "ReplicationFactorMismatch");
+    let todo = "remove spec.replication.factor from this object, or set it to 3";
+    assert!(text.contains(todo), "{text}");
+}

@@ -131,7 +131,7 @@ impl std::fmt::Display for Refusal {
             ),
             Self::FactorMismatch { asked, storage } => write!(
                 f,
-                "spec.replication.factor is {asked} and the storage cluster's is {storage}: leave it out or make it {storage}; a node with another factor would stop the storage nodes"
+                "spec.replication.factor is {asked}, and the storage cluster keeps {storage} copies: remove spec.replication.factor from this object, or set it to {storage}. No pod is started before: storage nodes that meet a node with another factor shut down"
             ),
             Self::FactorUnknown => f.write_str(
                 "the storage cluster does not tell its replication factor (Garage before 2.4): set spec.replication.factor to it",
