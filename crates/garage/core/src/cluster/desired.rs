@@ -78,6 +78,10 @@ pub struct Desired {
     pub zone: Option<String>,
     /// Bytes that each node stores; `None` for gateways.
     pub capacity: Option<u64>,
+    /// Which claims that is made of, by the name of the template, and how many bytes of each.
+    pub shares: std::collections::BTreeMap<String, u64>,
+    /// How much of these bytes is kept back.
+    pub reserve_percent: u32,
     /// Tags of all its roles besides our own.
     pub tags: BTreeSet<String>,
     /// The factor it names.

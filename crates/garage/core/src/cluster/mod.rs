@@ -8,6 +8,7 @@
 mod desired;
 pub mod facts;
 mod gateway;
+pub(crate) mod growth;
 mod observed;
 mod parse;
 mod status;

@@ -110,6 +110,15 @@ pub struct Claim {
     pub slot: u32,
     /// Bytes asked for.
     pub bytes: u64,
+    /// Bytes that there are; 0 before there is a volume.
+    pub room: u64,
+}
+
+impl Claim {
+    /// Its volume is smaller than `bytes`, so far.
+    pub(crate) fn grows_to(&self, bytes: u64) -> bool {
+        self.room > 0 && self.room < bytes
+    }
 }
 
 /// The storage cluster that a gateway cluster names.

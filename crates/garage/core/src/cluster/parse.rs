@@ -26,9 +26,9 @@ impl Desired {
         };
         let mut problems = Problems::default();
         let mode = mode(spec, &key, &mut problems);
-        let (capacity, claims) = match mode {
+        let volumes = match mode {
             Mode::Storage if !spec.gateway => volumes(spec, &mut problems),
-            Mode::Storage | Mode::Gateway(_) => (None, BTreeMap::new()),
+            Mode::Storage | Mode::Gateway(_) => Volumes::default(),
         };
         let replicas = u32::try_from(spec.replicas).unwrap_or_else(|_| {
             problems.add("spec.replicas", "must not be negative");
@@ -77,7 +77,9 @@ impl Desired {
             mode,
             replicas,
             zone: spec.zone.clone().filter(|zone| !zone.is_empty()),
-            capacity,
+            capacity: volumes.capacity,
+            shares: volumes.shares,
+            reserve_percent: volumes.reserve_percent,
             tags: spec
                 .default_node_tags
                 .iter()
@@ -92,7 +94,7 @@ impl Desired {
                 .min_nodes_healthy
                 .and_then(|least| u32::try_from(least).ok())
                 .unwrap_or(0),
-            claims,
+            claims: volumes.claims,
             budget: spec
                 .pod_disruption_budget
                 .clone()
@@ -206,26 +208,37 @@ fn target(connect: &ConnectTo, key: &ClusterKey, problems: &mut Problems) -> Tar
     })
 }
 
-/// What each node stores, and the size of each claim by the name of its template.
-fn volumes(
-    spec: &GarageClusterSpec,
-    problems: &mut Problems,
-) -> (Option<u64>, BTreeMap<String, u64>) {
+/// What each node stores, and where: by the name of the claim's template.
+#[derive(Default)]
+struct Volumes {
+    capacity: Option<u64>,
+    claims: BTreeMap<String, u64>,
+    shares: BTreeMap<String, u64>,
+    reserve_percent: u32,
+}
+
+fn volumes(spec: &GarageClusterSpec, problems: &mut Problems) -> Volumes {
     let claims = match volumes::claims(spec) {
         Ok(claims) => claims,
         Err(found) => {
             problems.0.extend(found);
-            return (None, BTreeMap::new());
+            return Volumes::default();
         }
     };
     let reserve = spec.capacity_reserve_percent.unwrap_or(0).clamp(0, 50);
-    let reserve = u32::try_from(reserve).unwrap_or(0);
-    let capacity = volumes::node_capacity(&claims, reserve);
+    let reserve_percent = u32::try_from(reserve).unwrap_or(0);
+    let shares = volumes::shares(&claims);
+    let capacity = volumes::offered(shares.values().copied(), reserve_percent);
     // Garage's smallest (`UpdateClusterLayout`).
     if capacity < 1024 && spec.layout_policy == LayoutPolicy::Auto {
         problems.add("spec.storage.data.size", "must be 1024 bytes or more");
     }
-    (Some(capacity), volumes::sizes(&claims))
+    Volumes {
+        capacity: Some(capacity),
+        claims: volumes::sizes(&claims),
+        shares,
+        reserve_percent,
+    }
 }
 
 /// The ids that the object's status names: nodes that were ours, whatever became of their keys.

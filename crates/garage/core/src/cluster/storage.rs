@@ -1,11 +1,13 @@
 //! What a storage cluster needs next: identities, pods, then roles; and one node at a time when pods
 //! have to be replaced. May not give a gateway a role.
 
-use super::observed::{Facts, Pod};
+use super::growth::promise;
+use super::observed::{Claim, Facts, Pod};
 use super::{Desired, Garage, Observed, Plan, Refusal, Step, Verdict, Wait, WorkloadWanted, carry};
 use crate::cluster::DEFAULT_ZONE;
 use crate::identity::{NodeId, Peer};
 use crate::layout::{self, Move, Role, Wanted};
+use crate::objects::volumes;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn plan(desired: &Desired, seen: &Observed) -> Plan {
@@ -209,12 +211,12 @@ impl Storing<'_> {
         }
         let tag = layout::owner_tag(&self.desired.uid);
         let zone = self.desired.zone.as_deref().unwrap_or(DEFAULT_ZONE);
-        let role = |slot: u32| Role {
+        let current = &facts.layout.roles;
+        let role = |slot: u32, node: &NodeId| Role {
             zone: zone.to_owned(),
-            capacity: self.desired.capacity,
+            capacity: self.capacity(slot, current.get(node)),
             tags: self.desired.role_tags(slot),
         };
-        let current = &facts.layout.roles;
         // A node joins once it runs, all new ones in one version: data is not promised to a node that
         // is not there, and each version moves data.
         let joining = self.slots.iter().any(|slot| {
@@ -227,7 +229,8 @@ impl Storing<'_> {
         let roles: BTreeMap<NodeId, Role> = self
             .slots
             .iter()
-            .filter_map(|slot| Some((*self.seen.keys.get(slot)?, role(*slot))))
+            .filter_map(|slot| Some((slot, *self.seen.keys.get(slot)?)))
+            .map(|(slot, node)| (node, role(*slot, &node)))
             .collect();
         let wanted = Wanted {
             tag,
@@ -307,26 +310,47 @@ impl Storing<'_> {
         Some(Wait::Rollout { outdated: count })
     }
 
+    /// The claims of nodes that stay, each with the size that it is to have.
+    fn claims(&self) -> impl Iterator<Item = (&Claim, &u64)> {
+        let own = self.seen.claims.iter();
+        own.filter(|claim| self.slots.contains(&claim.slot))
+            .filter_map(|claim| Some((claim, self.desired.claims.get(&claim.template)?)))
+    }
+
+    /// What the node of a slot may promise now.
+    fn capacity(&self, slot: u32, role: Option<&Role>) -> Option<u64> {
+        let wanted = self.desired.capacity?;
+        let growing = self.claims().any(|(claim, bytes)| {
+            self.desired.shares.contains_key(&claim.template) && claim.grows_to(*bytes)
+        });
+        let room = |(template, share): (&String, &u64)| {
+            let is = |claim: &&Claim| claim.slot == slot && claim.template == *template;
+            // Without a volume its node does not run, and no role is due.
+            let claim = self.seen.claims.iter().find(is);
+            let room = claim.map(|claim| claim.room).filter(|room| *room > 0);
+            room.map_or(*share, |room| room.min(*share))
+        };
+        let rooms = self.desired.shares.iter().map(room);
+        let room = volumes::offered(rooms, self.desired.reserve_percent);
+        let present = role.and_then(|role| role.capacity);
+        Some(promise(wanted, present, growing, room))
+    }
+
     /// Claims are never made smaller: the admission rules see to that.
     fn grow(&mut self) -> Option<Wait> {
         let mut growing = false;
-        for claim in self
-            .seen
-            .claims
-            .iter()
-            .filter(|claim| self.slots.contains(&claim.slot))
-        {
-            let Some(bytes) = self.desired.claims.get(&claim.template) else {
-                continue;
-            };
+        let mut steps = Vec::new();
+        for (claim, bytes) in self.claims() {
+            growing |= claim.grows_to(*bytes);
             if claim.bytes < *bytes {
                 growing = true;
-                self.steps.push(Step::GrowClaim {
+                steps.push(Step::GrowClaim {
                     claim: claim.name.clone(),
                     bytes: *bytes,
                 });
             }
         }
+        self.steps.extend(steps);
         if self
             .seen
             .workload

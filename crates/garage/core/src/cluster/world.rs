@@ -24,6 +24,8 @@ pub(super) fn storage(replicas: u32) -> Desired {
         replicas,
         zone: None,
         capacity: Some(100 << 30),
+        shares: [("data".to_owned(), 100 << 30)].into(),
+        reserve_percent: 0,
         tags: BTreeSet::new(),
         factor: None,
         redundancy: None,
@@ -31,7 +33,7 @@ pub(super) fn storage(replicas: u32) -> Desired {
         auto_apply: true,
         approved: None,
         least_healthy: 0,
-        claims: BTreeMap::new(),
+        claims: [("data".to_owned(), 100 << 30)].into(),
         budget: true,
         public_services: false,
         own_rpc_secret: false,
@@ -50,6 +52,8 @@ pub(super) fn gateway(replicas: u32) -> Desired {
         uid: "uid-g".into(),
         mode: Mode::Gateway(Target::Cluster(storage.key.clone())),
         capacity: None,
+        shares: BTreeMap::new(),
+        claims: BTreeMap::new(),
         replicas,
         ..storage
     }
@@ -67,6 +71,8 @@ pub(super) struct World {
     next_key: u32,
     /// Nodes that must confirm before old versions end.
     relied_on: BTreeSet<NodeId>,
+    /// Volumes stay as they are, whatever is asked for.
+    frozen: bool,
     pub(super) finished: bool,
 }
 
@@ -125,6 +131,7 @@ impl World {
             pods_made: 0,
             next_key: 0,
             relied_on: BTreeSet::new(),
+            frozen: false,
             finished: false,
         }
     }
@@ -213,6 +220,7 @@ impl World {
                             own || role.is_some_and(|role| role.tags.contains(&tag)),
                             "a foreign role"
                         );
+                        self.check_promise(change);
                     }
                 }
                 Step::SetSynced { pod, synced: true } => {
@@ -253,6 +261,22 @@ impl World {
         });
         let gated = desired.mode != Mode::Storage;
         let live = |pods: &[Pod]| pods.iter().filter(|pod| !pod.terminating).count();
+        for (template, bytes) in &desired.claims {
+            let present = |slot: &u32| {
+                let mut claims = self.seen.claims.iter();
+                claims.any(|claim| claim.slot == *slot && claim.template == *template)
+            };
+            let missing: Vec<u32> = (0..replicas).filter(|slot| !present(slot)).collect();
+            self.seen
+                .claims
+                .extend(missing.into_iter().map(|slot| Claim {
+                    name: format!("{template}-{}-{slot}", desired.key.name),
+                    template: template.clone(),
+                    slot,
+                    bytes: *bytes,
+                    room: 0,
+                }));
+        }
         while live(&self.seen.pods) < replicas as usize {
             let ordinal = (0..).find(|n| !self.seen.pods.iter().any(|pod| pod.slot == Some(*n)));
             self.pods_made += 1;
@@ -368,6 +392,21 @@ impl World {
         }
     }
 
+    /// A role says no more than its node's volumes have.
+    fn check_promise(&self, change: &Change) {
+        let Change::Set(id, role) = change else {
+            return;
+        };
+        let slot = self.seen.keys.iter().find(|(_, key)| *key == id);
+        let claims =
+            slot.map(|(slot, _)| self.seen.claims.iter().filter(|claim| claim.slot == *slot));
+        let room = claims.map_or(0, |claims| claims.map(|claim| claim.room).sum());
+        assert!(
+            role.capacity.unwrap_or(0) <= room,
+            "{change:?} with {room} bytes"
+        );
+    }
+
     fn check_service(&mut self) {
         for change in self.facts().layout.staged.clone() {
             if let Change::Remove(id) = change {
@@ -418,6 +457,11 @@ impl World {
 
     /// What happens by itself: pods start and end, nodes confirm the newest layout.
     fn tick(&mut self, desired: &Desired) {
+        for claim in &mut self.seen.claims {
+            if !self.frozen || claim.room == 0 {
+                claim.room = claim.bytes;
+            }
+        }
         let mut ended = Vec::new();
         let mut running = Vec::new();
         for pod in &mut self.seen.pods {
@@ -675,6 +719,42 @@ fn a_storage_cluster_forms_scales_and_drains() {
     assert_eq!(world.converge(&storage(3)), Verdict::Ready);
     assert_eq!(world.applied, 3);
     assert_eq!(world.seen.keys.len(), 3);
+}
+
+#[test]
+fn a_role_grows_once_the_volumes_have_and_once_for_all_nodes() {
+    let larger = |replicas| Desired {
+        capacity: Some(180 << 30),
+        shares: [("data".to_owned(), 200 << 30)].into(),
+        claims: [("data".to_owned(), 200 << 30)].into(),
+        reserve_percent: 10,
+        ..storage(replicas)
+    };
+    let mut world = World::empty();
+    world.converge(&storage(3));
+    world.frozen = true;
+    // Volumes of which one grows, and which then all do.
+    assert_eq!(world.converge(&larger(3)), Verdict::Waiting(Wait::Growing));
+    world.seen.claims[0].room = 200 << 30;
+    assert_eq!(world.converge(&larger(3)), Verdict::Waiting(Wait::Growing));
+    assert_eq!(world.applied, 1, "nothing is promised");
+    // A node that joins meanwhile promises what its volume, kept from before, has.
+    let kept = Claim {
+        name: "data-garage-storage-3".into(),
+        template: "data".into(),
+        slot: 3,
+        bytes: 200 << 30,
+        room: 50 << 30,
+    };
+    world.seen.claims.push(kept);
+    assert_eq!(world.converge(&larger(4)), Verdict::Waiting(Wait::Growing));
+    let id = world.seen.keys[&3];
+    assert_eq!(world.facts().layout.roles[&id].capacity, Some(45 << 30));
+    world.frozen = false;
+    assert_eq!(world.converge(&larger(4)), Verdict::Ready);
+    assert_eq!(world.applied, 3);
+    let roles: Vec<_> = world.facts().layout.roles.values().cloned().collect();
+    assert!(roles.iter().all(|role| role.capacity == Some(180 << 30)));
 }
 
 /// With a public Service for each node.

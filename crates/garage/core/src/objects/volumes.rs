@@ -91,13 +91,17 @@ pub fn sizes(claims: &[Claim]) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// Bytes that Garage may put on each claim, by the name of its template.
+pub fn shares(claims: &[Claim]) -> BTreeMap<String, u64> {
+    let shares = claims.iter();
+    shares
+        .filter_map(|claim| Some((claim.name.clone(), claim.capacity?)))
+        .collect()
+}
+
 /// Bytes that one node offers: the folders it may write to, less the part that is kept back.
-pub fn node_capacity(claims: &[Claim], reserve_percent: u32) -> u64 {
-    let total: u128 = claims
-        .iter()
-        .filter_map(|claim| claim.capacity)
-        .map(u128::from)
-        .sum();
+pub fn offered(shares: impl IntoIterator<Item = u64>, reserve_percent: u32) -> u64 {
+    let total: u128 = shares.into_iter().map(u128::from).sum();
     let kept = total * u128::from(100 - reserve_percent.min(100)) / 100;
     u64::try_from(kept).unwrap_or(u64::MAX)
 }
@@ -339,8 +343,8 @@ mod tests {
             ]
         );
         assert_eq!(sizes(&claims)["data"], 100 << 30);
-        assert_eq!(node_capacity(&claims, 0), 100 << 30);
-        assert_eq!(node_capacity(&claims, 10), 90 << 30);
+        assert_eq!(offered(shares(&claims).into_values(), 0), 100 << 30);
+        assert_eq!(offered(shares(&claims).into_values(), 10), 90 << 30);
     }
 
     #[test]
@@ -363,7 +367,7 @@ mod tests {
                 ("data-old", 1 << 30, None),
             ]
         );
-        assert_eq!(node_capacity(&claims, 0), 2 << 40);
+        assert_eq!(offered(shares(&claims).into_values(), 0), 2 << 40);
         assert_eq!(claims[1].spec.storage_class_name.as_deref(), Some("slow"));
         assert_ne!(volume_name("/mnt/hdd-2"), volume_name("/mnt/hdd/2"));
     }

@@ -132,6 +132,7 @@ impl Operator {
                 template: template.to_owned(),
                 slot,
                 bytes: requested(claim.spec.as_ref()),
+                room: room(&claim),
             });
             hands.claims.insert(full, claim);
         }
@@ -191,6 +192,18 @@ fn count(replicas: Option<i32>) -> u32 {
 fn requested(spec: Option<&v1::PersistentVolumeClaimSpec>) -> u64 {
     let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
     let storage = requests.and_then(|requests| requests.get("storage"));
+    storage
+        .and_then(|size| quantity::bytes(size).ok())
+        .unwrap_or(0)
+}
+
+/// What the volume behind a claim has.
+pub(crate) fn room(claim: &PersistentVolumeClaim) -> u64 {
+    let capacity = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.capacity.as_ref());
+    let storage = capacity.and_then(|capacity| capacity.get("storage"));
     storage
         .and_then(|size| quantity::bytes(size).ok())
         .unwrap_or(0)
