@@ -2,22 +2,19 @@
 //! all objects of a kind. May not decide what follows.
 
 use crate::error::{Error, Result};
-use crate::grants;
 use crate::operator::{Layout, Operator};
 use crate::storage::{Asked, layout_of};
 use futures_util::{Stream, StreamExt as _, stream};
-use gateway_api::referencegrants::ReferenceGrant;
 use gatewright_controller::Namespaces;
-use gatewright_garage::api::{GROUP, GarageCluster};
+use gatewright_garage::api::GarageCluster;
 use gatewright_garage::cluster::ClusterKey;
 use gatewright_garage::objects::SecretKeyRef;
 use gatewright_garage::tenant;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::ListParams;
 use kube::runtime::reflector::{Store, reflector, store};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -82,7 +79,7 @@ impl Operator {
             return Ok(Home::without(tenant::Home::Missing, None));
         };
         let elsewhere = key.namespace != namespace;
-        if elsewhere && !absent && !grants::granted(&self.ctx, kind, namespace, key).await? {
+        if elsewhere && !absent && !self.granted(kind, namespace, key).await? {
             return Ok(Home::without(tenant::Home::NotGranted, Some(cluster)));
         }
         let mut ending = cluster.metadata.deletion_timestamp.is_some();
@@ -158,31 +155,16 @@ impl Operator {
         Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
     }
 
+    /// Whether a ReferenceGrant lets objects of `kind` in the namespace `from` use the GarageCluster `to`.
+    pub(crate) async fn granted(&self, kind: &str, from: &str, to: &ClusterKey) -> Result<bool> {
+        let target = "GarageCluster";
+        self.grants.granted(&self.ctx, kind, from, target, to).await
+    }
+
     /// Whether a ReferenceGrant lets GarageKeys in the namespace `from` use the GarageBucket `to`.
     pub(crate) async fn bucket_granted(&self, from: &str, to: &ClusterKey) -> Result<bool> {
-        let api: Api<ReferenceGrant> = Api::namespaced(self.ctx.client().clone(), &to.namespace);
-        let list = match api.list(&ListParams::default()).await {
-            Ok(list) => list,
-            // Without the CRD the apiserver answers with a page that is no Status.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
-            Err(source) => {
-                let action = format!("list the ReferenceGrants of namespace {}", to.namespace);
-                return Err(Error::read(action, source));
-            }
-        };
-        Ok(list.items.iter().any(|grant| {
-            let spec = &grant.spec;
-            let is_from = spec
-                .from
-                .iter()
-                .any(|one| one.group == GROUP && one.kind == "GarageKey" && one.namespace == from);
-            let is_to = spec.to.iter().any(|one| {
-                one.group == GROUP
-                    && one.kind == "GarageBucket"
-                    && one.name.as_ref().is_none_or(|name| *name == to.name)
-            });
-            is_from && is_to
-        }))
+        let (kind, target) = ("GarageKey", "GarageBucket");
+        self.grants.granted(&self.ctx, kind, from, target, to).await
     }
 }
 

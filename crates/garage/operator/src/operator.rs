@@ -3,6 +3,7 @@
 
 use crate::admin;
 use crate::farewell::Farewells;
+use crate::grants::Grants;
 use gatewright_controller::{Ctx, Namespaces};
 use gatewright_garage::layout::Redundancy;
 use gatewright_garage::objects::secrets;
@@ -42,6 +43,7 @@ pub struct Operator {
     clients: Mutex<BTreeMap<String, admin::Client>>,
     patience: Mutex<BTreeMap<String, Patience>>,
     pub(crate) farewells: Farewells,
+    pub(crate) grants: Grants,
 }
 
 /// Whose layout: changes of one are made one after the other, whoever wants them.
@@ -88,6 +90,7 @@ impl Operator {
             clients: Mutex::default(),
             patience: Mutex::default(),
             farewells: Farewells::default(),
+            grants: Grants::default(),
         }
     }
 

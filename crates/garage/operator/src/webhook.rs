@@ -2,7 +2,7 @@
 //! `gatewright_garage::admission`. May not have a rule of its own.
 
 use crate::error::{Error, Result};
-use crate::grants;
+use crate::grants::Grants;
 use gatewright_controller::Namespaces;
 use gatewright_controller::webhook::{
     Configuration, Endpoint, FailurePolicy, Server, Verdict, Webhook,
@@ -27,13 +27,24 @@ use std::time::Duration;
 /// Path below `/admit/`, and what follows `validate.` in the webhook's name.
 const HANDLER: &str = "garage";
 
+/// What objects are read with, and where.
+struct Reader {
+    client: Client,
+    namespaces: Namespaces,
+    grants: Grants,
+}
+
 /// Adds the handler of all kinds of the wing.
 #[must_use]
 pub fn handlers(server: Server, client: &Client, namespaces: &Namespaces) -> Server {
-    let (client, namespaces) = (client.clone(), namespaces.clone());
+    let reader = Arc::new(Reader {
+        client: client.clone(),
+        namespaces: namespaces.clone(),
+        grants: Grants::default(),
+    });
     server.admit(HANDLER, move |request| {
-        let (client, namespaces) = (client.clone(), namespaces.clone());
-        async move { Box::pin(review(&client, &namespaces, request)).await }
+        let reader = reader.clone();
+        async move { Box::pin(review(&reader, request)).await }
     })
 }
 
@@ -88,21 +99,17 @@ pub fn configuration(endpoint: Endpoint) -> Configuration {
     }
 }
 
-async fn review(
-    client: &Client,
-    namespaces: &Namespaces,
-    request: AdmissionRequest<DynamicObject>,
-) -> Verdict {
+async fn review(reader: &Reader, request: AdmissionRequest<DynamicObject>) -> Verdict {
     let kind = request.kind.kind.as_str();
     let verdict = match kind {
         "GarageCluster" if request.operation == Operation::Delete => {
-            deletion(client, namespaces, &request).await
+            deletion(reader, &request).await
         }
-        "GarageCluster" => judge(client, namespaces, &request, admission::cluster).await,
-        "GarageNode" => judge(client, namespaces, &request, admission::node).await,
-        "GarageBucket" => judge(client, namespaces, &request, admission::bucket).await,
-        "GarageKey" => judge(client, namespaces, &request, admission::key).await,
-        "GarageAdminToken" => judge(client, namespaces, &request, admission::admin_token).await,
+        "GarageCluster" => judge(reader, &request, admission::cluster).await,
+        "GarageNode" => judge(reader, &request, admission::node).await,
+        "GarageBucket" => judge(reader, &request, admission::bucket).await,
+        "GarageKey" => judge(reader, &request, admission::key).await,
+        "GarageAdminToken" => judge(reader, &request, admission::admin_token).await,
         other => return Verdict::invalid(format!("this webhook knows no rules for {other}")),
     };
     match verdict {
@@ -129,8 +136,7 @@ async fn review(
 }
 
 async fn judge<K>(
-    client: &Client,
-    namespaces: &Namespaces,
+    reader: &Reader,
     request: &AdmissionRequest<DynamicObject>,
     rules: fn(&K, Option<&K>, &World) -> admission::Verdict,
 ) -> Result<admission::Verdict>
@@ -150,19 +156,18 @@ where
     };
     // An old object that cannot be read any more is no reason to refuse the one that mends it.
     let old = read::<K>(request.old_object.as_ref()).unwrap_or_default();
-    let world = world(client, namespaces).await?;
+    let world = world(reader).await?;
     Ok(rules(&new, old.as_ref(), &world))
 }
 
 async fn deletion(
-    client: &Client,
-    namespaces: &Namespaces,
+    reader: &Reader,
     request: &AdmissionRequest<DynamicObject>,
 ) -> Result<admission::Verdict> {
     let Ok(Some(cluster)) = read::<GarageCluster>(request.old_object.as_ref()) else {
         return Ok(admission::Verdict::default());
     };
-    let world = world(client, namespaces).await?;
+    let world = world(reader).await?;
     Ok(admission::cluster_deletion(&cluster, &world))
 }
 
@@ -177,7 +182,8 @@ fn read<K: DeserializeOwned>(object: Option<&DynamicObject>) -> Result<Option<K>
 }
 
 /// What the rules look at. Reviews are rare, and a list is never older than the request.
-async fn world(client: &Client, namespaces: &Namespaces) -> Result<World> {
+async fn world(reader: &Reader) -> Result<World> {
+    let (client, namespaces) = (&reader.client, &reader.namespaces);
     let clusters: Vec<GarageCluster> = list(client, namespaces).await?;
     let nodes: Vec<GarageNode> = list(client, namespaces).await?;
     let buckets: Vec<GarageBucket> = list(client, namespaces).await?;
@@ -189,7 +195,7 @@ async fn world(client: &Client, namespaces: &Namespaces) -> Result<World> {
         buckets: Some(by_key(buckets)),
         keys: Some(by_key(keys)),
         tokens: by_key(tokens),
-        grants: grants::all(client, namespaces).await?,
+        grants: reader.grants.all(client, namespaces).await?,
     })
 }
 

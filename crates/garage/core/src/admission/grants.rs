@@ -39,13 +39,18 @@ pub struct GrantTo {
 impl Grant {
     /// Whether objects of `kind` (of our group) in `namespace` may refer to the GarageCluster `to`.
     pub fn allows(&self, kind: &str, namespace: &str, to: &ClusterKey) -> bool {
+        self.allows_use(kind, namespace, "GarageCluster", to)
+    }
+
+    /// The same, for an object of the kind `target`.
+    pub fn allows_use(&self, kind: &str, namespace: &str, target: &str, to: &ClusterKey) -> bool {
         let from = |from: &GrantFrom| {
             from.group == GROUP && from.kind == kind && from.namespace == namespace
         };
-        let target = |target: &GrantTo| {
-            target.group == GROUP
-                && target.kind == "GarageCluster"
-                && target
+        let target = |one: &GrantTo| {
+            one.group == GROUP
+                && one.kind == target
+                && one
                     .name
                     .as_ref()
                     .is_none_or(|name| name.is_empty() || *name == to.name)

@@ -3,7 +3,6 @@
 use super::Hands;
 use super::belongings::Revision;
 use crate::error::{Error, Result};
-use crate::grants;
 use crate::operator::{Layout, Operator};
 use crate::storage::{self, Asked, layout_of};
 use futures_util::future::join_all;
@@ -185,7 +184,9 @@ impl Operator {
         // What was granted once can be cleaned up.
         if elsewhere
             && !desired.absent
-            && !grants::granted(&self.ctx, "GarageCluster", &desired.key.namespace, key).await?
+            && !self
+                .granted("GarageCluster", &desired.key.namespace, key)
+                .await?
         {
             return Ok(nothing(TargetSeen::NotGranted));
         }
