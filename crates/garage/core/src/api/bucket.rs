@@ -72,9 +72,10 @@ pub struct GarageBucketSpec {
     /// Cross-origin rules (Garage 2.3 and later).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cors: Vec<CorsRule>,
-    /// What becomes of the bucket when the object is deleted. Delete needs an empty bucket.
-    #[serde(default)]
-    pub deletion_policy: DeletionPolicy,
+    /// What becomes of the bucket when the object is deleted. Delete needs an empty bucket. Absent: Delete for a
+    /// bucket that the object made, Retain for one that it adopted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
 }
 
 words! {
@@ -324,6 +325,9 @@ pub struct GarageBucketStatus {
     /// Where the website is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub website_url: Option<String>,
+    /// The bucket existed before the object, which took it over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<bool>,
 }
 
 /// Name of the bucket for one key, as Garage has it.

@@ -33,6 +33,8 @@ pub const RESERVED_LABEL_PREFIXES: [&str; 2] = ["app.kubernetes.io/", PREFIX];
 
 /// Annotation of a pod template: hash of what the process reads once at its start.
 pub const ANNOTATION_CONFIG_HASH: &str = "garage.rajsingh.info/config-hash";
+/// Annotation of a GarageBucket: `"true"` lets it take over a bucket that exists already.
+pub const ANNOTATION_ADOPT: &str = "garage.rajsingh.info/adopt";
 /// Annotation of a gateway pod: the slot (decimal) whose node key it holds.
 pub const ANNOTATION_SLOT: &str = "garage.rajsingh.info/slot";
 /// Scheduling gate of a gateway pod: removed together with the setting of [`ANNOTATION_SLOT`].

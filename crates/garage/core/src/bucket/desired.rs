@@ -36,8 +36,10 @@ pub struct Desired {
     pub cors: Vec<CorsRule>,
     /// GarageKeys that may use it.
     pub grants: BTreeMap<String, BucketPermissions>,
-    /// It outlives the object.
-    pub retain: bool,
+    /// What becomes of it when the object is deleted, if the object says so.
+    pub policy: Option<DeletionPolicy>,
+    /// A bucket that exists already may be taken over.
+    pub adopt: bool,
 }
 
 /// Documents of a website.
@@ -112,7 +114,12 @@ impl Desired {
                 .collect(),
             cors: spec.cors.iter().map(cors_rule).collect(),
             grants: grants(bucket),
-            retain: spec.deletion_policy == DeletionPolicy::Retain,
+            policy: spec.deletion_policy,
+            adopt: meta
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(api::ANNOTATION_ADOPT))
+                .is_some_and(|adopt| adopt == "true"),
             key,
         };
         // What goes is cleaned up by what is left of it, however wrong its fields are.

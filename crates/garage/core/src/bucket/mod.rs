@@ -21,6 +21,7 @@ use crate::admin::{
     BucketAlias, BucketInfo, BucketPermissions, BucketUpdate, GarageVersion, LifecycleRule,
     WebsiteAccess,
 };
+use crate::api::DeletionPolicy;
 use crate::cluster::{ClusterKey, Problem};
 use crate::tenant::{Asker, Closed, Gate};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,8 @@ pub enum Refusal {
     Invalid(Vec<Problem>),
     /// The bucket is another object's.
     Managed(ClusterKey),
+    /// A bucket of this name exists, and nobody has said that it may be taken over.
+    Exists(String),
     /// Another bucket has the global alias.
     AliasTaken {
         /// The alias.
@@ -156,6 +159,11 @@ pub fn plan(desired: &Desired, seen: &Observed) -> Plan {
     }
     match &seen.bucket {
         None => Plan::waiting(vec![Step::Create(desired.reservation())], Wait::Creating),
+        // Whoever guesses a name must not get the data of somebody who made the bucket by hand.
+        Some(bucket) if !desired.adopt && !is_ours(desired, seen, bucket) => {
+            let refusal = Refusal::Exists(bucket.id.clone());
+            Plan::new(Vec::new(), Verdict::Refused(refusal))
+        }
         Some(bucket) => converge(desired, seen, bucket),
     }
 }
@@ -188,7 +196,13 @@ fn absent(desired: &Desired, seen: &Observed) -> Plan {
     if !ours {
         return release();
     }
-    if desired.retain {
+    let stays = match desired.policy {
+        Some(DeletionPolicy::Retain) => true,
+        Some(DeletionPolicy::Delete) => false,
+        // What was there before the object is there after it.
+        None => seen.adopted,
+    };
+    if stays {
         return retain(desired, bucket);
     }
     if bucket.objects == 0 && !seen.not_empty {

@@ -16,6 +16,8 @@ pub struct Observed {
     pub home: Home,
     /// The bucket that the object's status names.
     pub recorded: Option<String>,
+    /// That bucket was there before the object, by its status.
+    pub adopted: bool,
     /// The global alias that the status names.
     pub former_alias: Option<String>,
     /// The local aliases that the status names: access key id and name.

@@ -3,8 +3,8 @@
 use super::{Desired, Observed, Plan, Refusal, Step, Verdict, Wait};
 use crate::admin::{BucketInfo, BucketPermissions};
 use crate::api::{
-    BucketKeyStatus, BucketRights, GarageBucket, GarageBucketStatus, GarageCluster,
-    LocalAliasStatus, QuotaUsage, WebsiteStatus,
+    ANNOTATION_ADOPT, BucketKeyStatus, BucketRights, GarageBucket, GarageBucketStatus,
+    GarageCluster, LocalAliasStatus, QuotaUsage, WebsiteStatus,
 };
 use crate::cluster::Report;
 use crate::quantity;
@@ -42,7 +42,10 @@ pub fn report(
             || plan.steps.contains(&Step::Record(bucket.id.clone()))
     };
     let mut status = match seen.bucket.as_ref().filter(|_| !refused).filter(claimed) {
-        Some(bucket) => facts(&told, cluster, desired, bucket, usage),
+        Some(bucket) => GarageBucketStatus {
+            adopted: adopted(desired, seen, bucket).then_some(true),
+            ..facts(&told, cluster, desired, bucket, usage)
+        },
         // Nobody was asked: what was known stays known.
         None if seen.home != tenant::Home::Reached => GarageBucketStatus {
             conditions: Vec::new(),
@@ -62,6 +65,14 @@ pub fn report(
     Report {
         status,
         warning: warning(plan),
+    }
+}
+
+/// The bucket was not made by this object. What was made still has its reservation when it is recorded.
+fn adopted(desired: &Desired, seen: &Observed, bucket: &BucketInfo) -> bool {
+    match seen.recorded.as_ref() == Some(&bucket.id) {
+        true => seen.adopted,
+        false => !bucket.global_aliases.contains(&desired.reservation()),
     }
 }
 
@@ -316,6 +327,7 @@ impl Refusal {
         match self {
             Self::Invalid(_) => "Invalid",
             Self::Managed(_) => "Conflict",
+            Self::Exists(_) => "BucketExists",
             Self::AliasTaken { .. } => "AliasTaken",
             Self::Unsupported(_) => "Unsupported",
         }
@@ -329,6 +341,11 @@ impl std::fmt::Display for Refusal {
             Self::Managed(other) => write!(
                 f,
                 "GarageBucket {other} has this bucket already: choose another globalAlias, or delete one of the two"
+            ),
+            Self::Exists(bucket) => write!(
+                f,
+                "bucket {bucket} has this name and was not made by this object: to take it over, annotate the object with \
+                 {ANNOTATION_ADOPT}=true; else choose another name"
             ),
             Self::AliasTaken { alias, holder } => write!(
                 f,

@@ -13,6 +13,7 @@ struct World {
     finalizer: bool,
     /// What the status says.
     recorded: Option<String>,
+    adopted: bool,
     former_alias: Option<String>,
     former_locals: BTreeSet<(String, String)>,
     keys: Vec<Key>,
@@ -32,6 +33,7 @@ impl World {
             buckets: Vec::new(),
             finalizer: false,
             recorded: None,
+            adopted: false,
             former_alias: None,
             former_locals: BTreeSet::new(),
             keys: vec![
@@ -68,6 +70,7 @@ impl World {
             namespace_ends: self.namespace_ends,
             home: Home::Reached,
             recorded: self.recorded.clone(),
+            adopted: self.adopted,
             former_alias: self.former_alias.clone(),
             former_locals: self.former_locals.clone(),
             bucket: bucket.cloned(),
@@ -197,6 +200,7 @@ impl World {
         let report = report(&object, None, desired, seen, plan, Usage::Fresh, None);
         let text = |field: &str| report.status[field].as_str().map(str::to_owned);
         self.recorded = text("bucketId");
+        self.adopted = report.status["adopted"] == true;
         self.former_alias = text("globalAlias");
         let locals = report.status["localAliases"]
             .as_array()
@@ -253,6 +257,13 @@ fn object(spec: &str) -> GarageBucket {
         "apiVersion: garage.rajsingh.info/v1alpha1\nkind: GarageBucket\nmetadata: {{ name: photos, namespace: ns, uid: u }}\nspec: {{ clusterRef: {{ name: c }}, {spec} }}"
     );
     serde_saphyr::from_str(&text).expect("a GarageBucket")
+}
+
+fn adopting(spec: &str) -> GarageBucket {
+    let mut object = object(spec);
+    let annotation = (crate::api::ANNOTATION_ADOPT.to_owned(), "true".to_owned());
+    object.metadata.annotations = Some([annotation].into());
+    object
 }
 
 fn ending(mut object: GarageBucket) -> GarageBucket {
@@ -381,16 +392,64 @@ fn a_bucket_that_exists_is_taken_over_unless_it_is_somebody_elses() {
         let mut world = World::new();
         world.buckets.push(empty("old", "photos"));
         world.rivals = rivals;
-        let (_, plan) = world.run(&object(""), usize::MAX);
+        let object = adopting("deletionPolicy: Delete");
+        let (_, plan) = world.run(&object, usize::MAX);
         assert_eq!(world.recorded.is_some(), taken);
         assert_eq!(plan.verdict == Verdict::Ready, taken, "{plan:?}");
-        world.run(&ending(object("")), usize::MAX);
+        world.run(&ending(object), usize::MAX);
         assert_eq!(
             world.buckets.is_empty(),
             taken,
             "deleted, or not ours to delete"
         );
     }
+}
+
+#[test]
+fn a_bucket_is_taken_over_only_where_the_object_says_so() {
+    let exists = || {
+        let mut world = World::new();
+        world.buckets.push(empty("old", "photos"));
+        world
+    };
+    let mut world = exists();
+    let (steps, plan) = world.run(&object(""), usize::MAX);
+    let Verdict::Refused(refusal) = &plan.verdict else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(refusal, &Refusal::Exists("old".into()));
+    let todo = "garage.rajsingh.info/adopt=true";
+    assert!(refusal.to_string().contains(todo), "{refusal}");
+    assert_eq!((steps, &world.recorded), (1, &None), "the finalizer alone");
+    world.run(&ending(object("")), usize::MAX);
+    assert_eq!(world.buckets, exists().buckets, "not touched, not deleted");
+    for (policy, left) in [
+        ("", 1),
+        ("deletionPolicy: Retain", 1),
+        ("deletionPolicy: Delete", 0),
+    ] {
+        for cut in 0..4 {
+            let mut world = exists();
+            world.run(&adopting(policy), cut);
+            world.run(&adopting(policy), usize::MAX);
+            assert_eq!((world.buckets.len(), world.adopted), (1, true));
+            // Adopted once, it stays so without the annotation.
+            let (_, plan) = world.run(&object(policy), usize::MAX);
+            assert_eq!(plan.verdict, Verdict::Ready);
+            world.run(&ending(object(policy)), usize::MAX);
+            assert_eq!(
+                world.buckets.len(),
+                left,
+                "{policy}, died after {cut} steps"
+            );
+        }
+    }
+    // The annotation does not make a bucket adopted that the object made.
+    let mut world = World::new();
+    world.run(&adopting(""), usize::MAX);
+    assert!(!world.adopted);
+    world.run(&ending(adopting("")), usize::MAX);
+    assert!(world.buckets.is_empty());
 }
 
 #[test]

@@ -175,6 +175,11 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
         "a bucket can outlive its object",
     ),
     (
+        "GarageBucket status.adopted",
+        "added",
+        "a bucket that was there before its object outlives it",
+    ),
+    (
         "GarageBucket spec.lifecycle",
         "added",
         "Garage has lifecycle rules since 2.3",

@@ -82,6 +82,7 @@ impl Buckets {
             namespace_ends: desired.absent && operator.ends(namespace).await?,
             home: home.seen.clone(),
             recorded: status.bucket_id.clone(),
+            adopted: status.adopted.unwrap_or_default(),
             former_alias: status.global_alias.clone(),
             former_locals: former
                 .filter_map(|local| Some((local.key_id.clone()?, local.alias.clone()?)))

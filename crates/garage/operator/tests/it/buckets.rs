@@ -138,12 +138,14 @@ async fn a_bucket_that_exists_is_taken_over_by_the_first_object_alone() {
         local_alias: None,
     };
     let made = rig.admin().create_bucket(&create).await.expect("a bucket");
-    rig.apply(
-        "GarageBucket",
-        "first",
-        json!({ "globalAlias": "old", "deletionPolicy": "Retain" }),
-    )
+    rig.apply("GarageBucket", "first", json!({ "globalAlias": "old" }))
+        .await;
+    rig.until("GarageBucket", "first", "a refusal", |status| {
+        condition(status, "Ready") == Some(("False", "BucketExists"))
+    })
     .await;
+    let adopt = gatewright_garage::api::ANNOTATION_ADOPT;
+    rig.annotate("GarageBucket", "first", adopt, "true").await;
     let status = rig.ready("GarageBucket", "first").await;
     assert_eq!(status["bucketId"], made.id);
     rig.apply("GarageBucket", "second", json!({ "globalAlias": "old" }))
