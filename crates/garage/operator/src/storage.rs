@@ -3,11 +3,13 @@
 
 use crate::admin;
 use crate::error::{Error, Result};
+use crate::home::place;
 use crate::operator::{Known, Layout, Operator};
 use gatewright_garage::admin::{ClusterStatus, GarageVersion};
-use gatewright_garage::api::{self, GarageCluster, LayoutPolicy};
+use gatewright_garage::api::{self, GarageCluster, GarageNode, LayoutPolicy};
 use gatewright_garage::cluster::{ClusterKey, Facts, facts};
-use gatewright_garage::identity::NodeId;
+use gatewright_garage::identity::{NodeId, Peer, SlotKeys};
+use gatewright_garage::node;
 use gatewright_garage::objects::{SecretKeyRef, names};
 use gatewright_garage::secret::Redacted;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -57,7 +59,7 @@ impl Operator {
 
     /// The pods of a cluster's nodes: with the manual layout those of GarageNodes, which have the same
     /// labels as those of a workload, and one more.
-    async fn nodes(
+    pub(crate) async fn nodes(
         &self,
         namespace: &str,
         name: &str,
@@ -82,6 +84,39 @@ impl Operator {
         let mut pods = list.map_err(|source| Error::read(action, source))?.items;
         pods.sort_by_key(|pod| (ordinal(pod), pod.name_any()));
         Ok(pods)
+    }
+
+    /// Where the nodes of a storage cluster are dialled: hints for nodes that start. Those of a cluster
+    /// with the manual layout are GarageNodes, inside and outside of Kubernetes.
+    pub(crate) async fn peers(&self, storage: &GarageCluster) -> Result<Vec<Peer>> {
+        let key = place(storage);
+        let network = storage.spec.network.clone().unwrap_or_default();
+        let port = u16::try_from(network.rpc_bind_port).unwrap_or_default();
+        match storage.spec.layout_policy {
+            LayoutPolicy::Auto => {
+                let secret = names::node_keys(&key.name);
+                let keys: Option<Secret> = self.ctx.get_opt(Some(&key.namespace), &secret).await?;
+                let keys = keys.and_then(|secret| secret.data).unwrap_or_default();
+                let peer = |(slot, id): (u32, NodeId)| Peer {
+                    id,
+                    host: names::storage_host(&key.name, &key.namespace, slot),
+                    port,
+                };
+                Ok(SlotKeys::read(&keys).ids().into_iter().map(peer).collect())
+            }
+            LayoutPolicy::Manual => {
+                let nodes: Api<GarageNode> =
+                    Api::namespaced(self.ctx.client().clone(), &key.namespace);
+                let list = nodes.list(&ListParams::default()).await;
+                let action = format!("list the GarageNodes of GarageCluster {key}");
+                let list = list.map_err(|source| Error::read(action, source))?;
+                let peer = |node: &GarageNode| {
+                    let desired = node::Desired::parse(node).ok()?;
+                    (desired.cluster == key).then(|| desired.peer(node, port))?
+                };
+                Ok(list.items.iter().filter_map(peer).collect())
+            }
+        }
     }
 
     /// Finds the node of a storage cluster that answers and is the first of those that do: all changes

@@ -5,6 +5,7 @@ use crate::api::GarageNode;
 use crate::cluster::{ClusterKey, Problem};
 use crate::identity::{NodeId, Peer};
 use crate::layout::{Role, owner_tag};
+use crate::objects::names;
 use crate::quantity;
 use crate::tenant;
 use std::collections::BTreeSet;
@@ -138,6 +139,39 @@ impl Desired {
             Ok(desired)
         } else {
             Err(problems)
+        }
+    }
+
+    /// Where nodes that start can dial it, as far as its object tells; `None` for gateways, which know less
+    /// than they do, and for nodes that have no id yet.
+    #[must_use]
+    pub fn peer(&self, node: &GarageNode, rpc_port: u16) -> Option<Peer> {
+        let status = node.status.as_ref();
+        let told = status.and_then(|status| status.node_id.as_deref());
+        let told = told.and_then(|id| id.parse().ok());
+        if self.gateway || self.absent {
+            return None;
+        }
+        match &self.kind {
+            Kind::External(peer) => Some(peer.clone()),
+            Kind::Own => {
+                let pod = names::storage_pod(&names::node_workload(&self.key.name), 0);
+                let service = names::headless_service(&self.cluster.name);
+                Some(Peer {
+                    id: told?,
+                    host: format!("{pod}.{service}.{}.svc", self.key.namespace),
+                    port: rpc_port,
+                })
+            }
+            // It has no name in DNS that we know of.
+            Kind::Pod(_) => {
+                let (host, port) = status?.address.as_deref()?.rsplit_once(':')?;
+                Some(Peer {
+                    id: told?,
+                    host: host.trim_matches(['[', ']']).to_owned(),
+                    port: port.parse().ok()?,
+                })
+            }
         }
     }
 

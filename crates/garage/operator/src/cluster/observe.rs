@@ -12,7 +12,7 @@ use gatewright_garage::cluster::{
     facts, former,
 };
 use gatewright_garage::config::Inherited;
-use gatewright_garage::identity::{NodeId, Peer, SlotKeys};
+use gatewright_garage::identity::{NodeId, SlotKeys};
 use gatewright_garage::objects::{SecretKeyRef, names, secrets};
 use gatewright_garage::secret::Redacted;
 use k8s_openapi::api::core::v1::{self, Namespace, Secret};
@@ -190,26 +190,9 @@ impl Operator {
         {
             return Ok(nothing(TargetSeen::NotGranted));
         }
-        let keys: Option<Secret> = self
-            .ctx
-            .get_opt(Some(&key.namespace), &names::node_keys(&key.name))
-            .await?;
-        let keys = keys.and_then(|secret| secret.data).unwrap_or_default();
-        let port = storage
-            .spec
-            .network
-            .clone()
-            .unwrap_or_default()
-            .rpc_bind_port;
-        let port = u16::try_from(port).unwrap_or_default();
-        let peer = |(slot, id): (u32, NodeId)| Peer {
-            id,
-            host: names::storage_host(&key.name, &key.namespace, slot),
-            port,
-        };
         let seen = Storage {
             factor: Inherited::of(&storage, &self.options.image).factor,
-            peers: SlotKeys::read(&keys).ids().into_iter().map(peer).collect(),
+            peers: self.peers(&storage).await?,
             // Filled in where the secrets are read.
             secrets: false,
             elsewhere,

@@ -29,6 +29,8 @@ pub(crate) struct Rig {
     pub(crate) namespace: String,
     pub(crate) ctx: Ctx,
     pub(crate) clock: Clock,
+    /// One for all controllers: it keeps them from changing a layout at the same time.
+    operator: Arc<Operator>,
     cancel: CancellationToken,
 }
 
@@ -47,12 +49,18 @@ impl Rig {
         install(&client, &api::crds(), 1).await.expect("the CRDs");
         let namespace = cluster.namespace("wing").await;
         let ctx = Ctx::new(client.clone(), "garage", None);
+        let options = Options {
+            namespaces: Namespaces::new([namespace.clone()]),
+            ..Options::default()
+        };
+        let operator = Arc::new(Operator::new(ctx.clone(), options));
         let rig = Self {
             garage,
             client,
             namespace,
             ctx,
             clock: Clock::default(),
+            operator,
             cancel: CancellationToken::new(),
         };
         rig.secret("admin", json!({ "token": rig.garage.admin_token() }))
@@ -75,18 +83,10 @@ impl Rig {
         json!({ "gateway": true, "replicas": replicas, "connectTo": connect })
     }
 
-    fn operator(&self) -> Arc<Operator> {
-        let options = Options {
-            namespaces: Namespaces::new([self.namespace.clone()]),
-            ..Options::default()
-        };
-        Arc::new(Operator::new(self.ctx.clone(), options))
-    }
-
     /// Starts the controller of clusters, too. No pod ever runs here: there is no kubelet.
     pub(crate) fn run_clusters(&self) {
         let clusters = gatewright_garage_operator::cluster::run;
-        tokio::spawn(clusters(self.operator(), self.cancel.clone()));
+        tokio::spawn(clusters(self.operator.clone(), self.cancel.clone()));
     }
 
     /// Annotates an object as a user does.
@@ -102,7 +102,7 @@ impl Rig {
 
     /// Starts the controllers of users of clusters, in this namespace.
     pub(crate) fn run(&self) {
-        let operator = self.operator();
+        let operator = self.operator.clone();
         let (clock, cancel) = (self.clock.clone(), self.cancel.clone());
         tokio::spawn(gatewright_garage_operator::bucket::run(
             operator.clone(),
