@@ -399,6 +399,13 @@ impl Gateway<'_> {
                 continue;
             };
             let up = facts.nodes.get(node).is_some_and(|node| node.up);
+            // It can do nothing for its users, and while it serves the Deployment waits for its turn. One
+            // that is connected has the secret that storage has, whatever the object says.
+            if pod.severed && pod.synced && !pod.terminating && !up {
+                let pod = pod.name.clone();
+                self.steps.push(Step::SetSynced { pod, synced: false });
+                continue;
+            }
             if pod.synced || pod.terminating || !pod.running || !up {
                 continue;
             }

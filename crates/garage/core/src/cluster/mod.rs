@@ -158,6 +158,11 @@ pub enum Wait {
         /// Still of the former kind.
         outdated: u32,
     },
+    /// The RPC secret has changed; all these pods are replaced at once.
+    RpcSecret {
+        /// With the former secret.
+        pods: u32,
+    },
     /// Pieces are being copied; no further node is stopped until that is done.
     Rebalancing {
         /// Partitions that are complete.

@@ -74,6 +74,8 @@ pub struct Pod {
     pub finished: bool,
     /// It was made from a former template.
     pub outdated: bool,
+    /// It started with another RPC secret than nodes have that start now.
+    pub severed: bool,
     /// It is marked to be the first to go.
     pub leaving: bool,
     /// Somebody sees to it that its peers notice when it ends.

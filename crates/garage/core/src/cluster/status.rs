@@ -119,6 +119,7 @@ fn phase(desired: &Desired, seen: &Observed, plan: &Plan) -> &'static str {
             Wait::Secrets => "Creating",
             _ if seen.workload.is_none() || young => "Creating",
             Wait::Rollout { .. }
+            | Wait::RpcSecret { .. }
             | Wait::Rebalancing { .. }
             | Wait::Leaving(_)
             | Wait::Growing
@@ -531,6 +532,7 @@ fn warning(plan: &Plan) -> Option<(String, String)> {
             | Wait::ForeignStagedChanges(_)
             | Wait::Approval(_)
             | Wait::TooFewHealthy { .. }
+            | Wait::RpcSecret { .. }
             | Wait::GatewaysAttached(_) => Some((wait.reason().to_owned(), wait.to_string())),
             Wait::Secrets
             | Wait::StorageStarting(_)

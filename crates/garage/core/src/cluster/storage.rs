@@ -116,7 +116,7 @@ impl Storing<'_> {
     /// elsewhere.
     fn without_garage(&mut self) -> (u32, Option<Wait>) {
         let present = self.seen.workload.map_or(0, |workload| workload.replicas);
-        self.replace(None);
+        let severed = self.replace(None).filter(is_about_secret);
         let unready: BTreeSet<u32> = self
             .slots
             .iter()
@@ -127,7 +127,7 @@ impl Storing<'_> {
             Garage::Unreachable(why) if unready.is_empty() => Wait::StorageUnreachable(why.clone()),
             Garage::Unreachable(_) | Garage::Reached(_) => Wait::Nodes(unready),
         };
-        (self.own().max(present), Some(wait))
+        (self.own().max(present), Some(severed.unwrap_or(wait)))
     }
 
     fn converge(&mut self, facts: &Facts) -> (u32, Option<Wait>) {
@@ -176,7 +176,13 @@ impl Storing<'_> {
         };
         let first = waits.into_iter().flatten().next();
         let pods = self.pods(replicas);
-        let wait = first
+        // All else follows from a changed secret.
+        let (severed, rollout) = match rollout {
+            Some(wait) if is_about_secret(&wait) => (Some(wait), None),
+            other => (None, other),
+        };
+        let wait = severed
+            .or(first)
             .or(rollout)
             .or(moving)
             .or(growing)
@@ -276,6 +282,19 @@ impl Storing<'_> {
             return None;
         }
         let observed = self.seen.workload.is_some_and(|workload| workload.observed);
+        // One at a time would end with the first: it could not join the others, and they would wait for it
+        // for ever. Nor can the old secret be kept: each container that restarts comes back with the new
+        // one. So the cluster is away for as long as its pods take to start, once.
+        let severed: Vec<&Pod> = outdated.iter().copied().filter(|pod| pod.severed).collect();
+        if !severed.is_empty() && observed {
+            let ending = severed.iter().filter(|pod| !pod.terminating);
+            let steps = ending.map(|pod| Step::DeletePod {
+                pod: pod.name.clone(),
+            });
+            self.steps.extend(steps);
+            let pods = u32::try_from(severed.len()).unwrap_or(u32::MAX);
+            return Some(Wait::RpcSecret { pods });
+        }
         // A pod that does not serve costs nothing to replace, and may be the reason for the change.
         if let Some(broken) = outdated.iter().find(|pod| !pod.ready && !pod.terminating)
             && observed
@@ -373,4 +392,8 @@ impl Storing<'_> {
         let ready = self.seen.ready();
         (unobserved || ready != replicas).then_some(Wait::Pods { ready, replicas })
     }
+}
+
+fn is_about_secret(wait: &Wait) -> bool {
+    matches!(wait, Wait::RpcSecret { .. })
 }

@@ -291,6 +291,7 @@ impl World {
                 terminating: false,
                 finished: false,
                 outdated: false,
+                severed: false,
                 leaving: false,
                 seen_off: false,
             });
@@ -859,6 +860,66 @@ fn storage_pods_are_replaced_one_at_a_time_and_only_with_all_copies() {
     assert_eq!(replaced, 3);
     assert_eq!(world.applied, 1, "a rollout is no layout change");
     assert_eq!(world.converge(&desired), Verdict::Ready);
+}
+
+#[test]
+fn a_changed_rpc_secret_replaces_all_storage_pods_at_once() {
+    let desired = storage(3);
+    let start = || {
+        let mut world = World::empty();
+        world.converge(&desired);
+        for pod in &mut world.seen.pods {
+            (pod.outdated, pod.severed) = (true, true);
+        }
+        // One has restarted by itself: the others do not know it any more.
+        let id = world.seen.keys[&1];
+        world.facts().nodes.insert(id, Node::default());
+        world
+    };
+    let first = plan(&desired, &start().seen);
+    assert_eq!(first.verdict, Verdict::Waiting(Wait::RpcSecret { pods: 3 }));
+    let deletions = |plan: &Plan| {
+        let steps = plan.steps.iter();
+        steps
+            .filter(|step| matches!(step, Step::DeletePod { .. }))
+            .count()
+    };
+    assert_eq!(deletions(&first), 3);
+    let mut silent = start();
+    silent.seen.garage = Garage::Unreachable("no answer".into());
+    let silent = plan(&desired, &silent.seen);
+    assert_eq!((deletions(&silent), silent.verdict), (3, first.verdict));
+    for kill in 0..4 {
+        let mut world = start();
+        let mut steps = 0;
+        let verdict = world.converge_with(&desired, &mut |_| {
+            steps += 1;
+            steps == kill
+        });
+        assert_eq!(verdict, Verdict::Ready, "killed at {kill}");
+        assert!(world.seen.pods.iter().all(|pod| !pod.severed));
+        assert_eq!(world.applied, 1, "no layout change");
+    }
+}
+
+#[test]
+fn gateways_with_a_former_secret_serve_while_they_are_connected() {
+    let mut world = World::with_storage();
+    let desired = gateway(2);
+    world.converge(&desired);
+    for pod in &mut world.seen.pods {
+        (pod.outdated, pod.severed) = (true, true);
+    }
+    let id = world.seen.keys[&1];
+    assert_eq!(plan(&desired, &world.seen).steps, []);
+    world.facts().nodes.insert(id, Node::default());
+    let pod = world.seen.pods.iter().find(|pod| pod.holds(1));
+    let out = Step::SetSynced {
+        pod: pod.expect("a pod").name.clone(),
+        synced: false,
+    };
+    let steps = plan(&desired, &world.seen).steps;
+    assert!(steps.contains(&out), "{steps:?}");
 }
 
 #[test]

@@ -6,15 +6,17 @@
 
 mod desired;
 mod status;
+mod upkeep;
 #[cfg(test)]
 mod world;
 
 pub use desired::{Desired, Kind};
 pub use status::report;
 
-use crate::cluster::{ClusterKey, Facts, Problem};
+use crate::cluster::growth::promise;
+use crate::cluster::{Claim, ClusterKey, Facts, Pod, Problem, Workload};
 use crate::identity::{NodeId, Peer};
-use crate::layout::{self, Change, History, Move};
+use crate::layout::{self, Change, History, Move, Role};
 use crate::tenant::{Asker, Closed, Gate, Home};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,6 +43,16 @@ pub struct Observed {
     pub bad_key: Option<String>,
     /// What nodes of the cluster store unless they say otherwise.
     pub default_capacity: Option<u64>,
+    /// The pod of our own.
+    pub pod: Option<Pod>,
+    /// The StatefulSet of our own.
+    pub set: Option<Workload>,
+    /// The claims of that pod.
+    pub claims: Vec<Claim>,
+    /// Bytes that each of them is to have, by the name of its template.
+    pub sizes: BTreeMap<String, u64>,
+    /// The pods of all other nodes of the cluster serve.
+    pub others_serve: bool,
     /// Another GarageNode that stands for the same node and is older.
     pub rival: Option<ClusterKey>,
     /// Layout changes need no person.
@@ -72,6 +84,17 @@ pub enum Step {
     Apply(u64),
     /// `ClusterLayoutSkipDeadNodes` of this version.
     SkipDead(u64),
+    /// Deletes the pod of our own; its StatefulSet makes a new one.
+    DeletePod,
+    /// Deletes the StatefulSet and leaves its pod, so that it can be made anew with other claims.
+    OrphanWorkload,
+    /// Asks for more room on a claim.
+    GrowClaim {
+        /// The claim's name.
+        claim: String,
+        /// Bytes.
+        bytes: u64,
+    },
 }
 
 /// Why a node is not ready yet.
@@ -95,6 +118,19 @@ pub enum Wait {
     ForeignStagedChanges(BTreeSet<NodeId>),
     /// The change waits for a person.
     Approval(u64),
+    /// Its pod is replaced, or its turn has not come.
+    Rollout,
+    /// The RPC secret has changed, and the pod has the former one.
+    RpcSecret,
+    /// Pieces are being copied; its pod is not replaced before that is done.
+    Rebalancing {
+        /// Partitions that are complete.
+        complete: u64,
+        /// All.
+        partitions: u64,
+    },
+    /// Its claims are made larger.
+    Growing,
     /// It goes.
     Deleting,
 }
@@ -207,6 +243,9 @@ pub fn plan(desired: &Desired, seen: &Observed) -> Plan {
         (Gate::Closed(closed), _) => Plan::waiting(Vec::new(), Wait::Cluster(closed)),
     };
     plan.workload = own && found;
+    if plan.workload {
+        upkeep::add(&mut plan, seen);
+    }
     plan
 }
 
@@ -249,7 +288,17 @@ fn converge(desired: &Desired, seen: &Observed, facts: &Facts) -> Plan {
             return plan;
         }
         wanted.own.insert(id);
-        wanted.roles.insert(id, desired.role(seen.default_capacity));
+        let role = desired.role(seen.default_capacity);
+        let capacity = role.capacity.map(|wanted| {
+            let present = present.and_then(|role| role.capacity);
+            promise(
+                wanted,
+                present,
+                upkeep::is_growing(seen),
+                upkeep::room(seen, wanted),
+            )
+        });
+        wanted.roles.insert(id, Role { capacity, ..role });
     } else if let Some(Ok(id)) = &seen.id {
         wanted.own.insert(*id);
     }

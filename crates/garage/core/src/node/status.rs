@@ -70,6 +70,9 @@ fn phase(desired: &Desired, seen: &Observed, plan: &Plan) -> &'static str {
         Verdict::Ready | Verdict::Waiting(Wait::Settling(_)) => "Running",
         Verdict::Refused(_) => "Failed",
         Verdict::Waiting(Wait::Cluster(_)) if seen.recorded.is_none() => "Pending",
+        Verdict::Waiting(
+            Wait::Rollout | Wait::RpcSecret | Wait::Rebalancing { .. } | Wait::Growing,
+        ) => "Updating",
         Verdict::Waiting(_) => "Creating",
     }
 }
@@ -133,7 +136,10 @@ fn warning(plan: &Plan) -> Option<(String, String)> {
             Some((closed.reason().to_owned(), closed.to_string()))
         }
         Verdict::Waiting(
-            wait @ (Wait::LayoutBlocked(_) | Wait::ForeignStagedChanges(_) | Wait::Approval(_)),
+            wait @ (Wait::LayoutBlocked(_)
+            | Wait::ForeignStagedChanges(_)
+            | Wait::Approval(_)
+            | Wait::RpcSecret),
         ) => Some((wait.reason().to_owned(), wait.to_string())),
         Verdict::Ready | Verdict::Waiting(_) => None,
     }
@@ -153,6 +159,10 @@ impl Wait {
             Self::LayoutBlocked(_) => "LayoutBlocked",
             Self::ForeignStagedChanges(_) => "ForeignStagedChanges",
             Self::Approval(_) => "ApprovalNeeded",
+            Self::Rollout => "RollingOut",
+            Self::RpcSecret => "RPCSecretChanged",
+            Self::Rebalancing { .. } => "Rebalancing",
+            Self::Growing => "GrowingVolumes",
             Self::Deleting => "Deleting",
         }
     }
@@ -185,6 +195,17 @@ impl std::fmt::Display for Wait {
                 "layout version {version} is staged and waits for approval: annotate the GarageCluster with {}={version}",
                 crate::cluster::APPROVED
             ),
+            Self::Rollout => f.write_str(
+                "the pod is to be replaced by one of the newest template; one node of the cluster is at a time, while all others serve",
+            ),
+            Self::RpcSecret => f.write_str(
+                "the RPC secret has changed: nodes with the old and the new one cannot talk, so the pods of all nodes are replaced at once, and requests fail until they are back",
+            ),
+            Self::Rebalancing { complete, partitions } => write!(
+                f,
+                "{complete} of {partitions} partitions have all their nodes; the pod is not replaced before all have"
+            ),
+            Self::Growing => f.write_str("volumes are being made larger"),
             Self::Deleting => f.write_str("the node is being removed"),
         }
     }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::api::GarageNode;
-use crate::cluster::Node;
+use crate::cluster::{Health, Node};
 use crate::layout::Role;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,44 @@ struct World {
     recorded: Option<NodeId>,
     refuses: Option<String>,
     released: bool,
+    /// The pod of our own, and how many there were.
+    pod: Option<(Pod, u32)>,
+    claims: Vec<Claim>,
+    /// What each claim is to have.
+    size: u64,
+    /// Volumes stay as they are, whatever is asked for.
+    frozen: bool,
+    others_serve: bool,
+    complete: u64,
+    set: Workload,
+}
+
+fn pod() -> Pod {
+    Pod {
+        name: "n-node-0".into(),
+        slot: Some(0),
+        gated: false,
+        ip: None,
+        running: true,
+        ready: true,
+        synced: false,
+        terminating: false,
+        finished: false,
+        outdated: false,
+        severed: false,
+        leaving: false,
+        seen_off: false,
+    }
+}
+
+fn claim() -> Claim {
+    Claim {
+        name: "data-n-node-0".into(),
+        template: "data".into(),
+        slot: 0,
+        bytes: 1 << 30,
+        room: 1 << 30,
+    }
 }
 
 fn node(n: u8) -> NodeId {
@@ -46,6 +84,17 @@ impl World {
             recorded: None,
             refuses: None,
             released: false,
+            pod: None,
+            claims: Vec::new(),
+            size: 1 << 30,
+            frozen: false,
+            others_serve: true,
+            complete: 256,
+            set: Workload {
+                replicas: 1,
+                observed: true,
+                claims_match: true,
+            },
         }
     }
 
@@ -93,8 +142,21 @@ impl World {
                     ..layout::Seen::default()
                 },
                 nodes: self.up.iter().map(status).collect(),
+                health: Some(Health {
+                    storage_nodes: 2,
+                    storage_nodes_up: 2,
+                    partitions: 256,
+                    partitions_all_ok: self.complete,
+                    ..Health::default()
+                }),
                 ..Facts::default()
             }),
+            pod: self.pod.as_ref().map(|(pod, _)| pod.clone()),
+            set: self.pod.as_ref().map(|_| self.set),
+            claims: self.claims.clone(),
+            sizes: [("data".to_owned(), self.size)].into(),
+            others_serve: self.others_serve,
+            default_capacity: Some(self.size),
             ..Observed::default()
         }
     }
@@ -115,6 +177,9 @@ impl World {
                 self.version = *version;
                 self.behind = self.roles.keys().copied().collect();
                 for change in std::mem::take(&mut self.staged) {
+                    if let (Change::Set(_, role), Some(claim)) = (&change, self.claims.first()) {
+                        assert!(role.capacity <= Some(claim.room), "more than there is");
+                    }
                     match change {
                         Change::Set(id, role) => self.roles.insert(id, role),
                         Change::Remove(id) => self.roles.remove(&id),
@@ -124,6 +189,18 @@ impl World {
                 self.behind.retain(|id| !self.up.contains(id));
             }
             Step::SkipDead(_) => self.behind.retain(|id| self.up.contains(id)),
+            Step::DeletePod => {
+                let (old, made) = self.pod.take().expect("a pod that was seen");
+                assert!(old.outdated, "a pod that is as it should be is deleted");
+                let alone = self.others_serve && self.complete == 256;
+                assert!(alone || old.severed || !old.ready, "two nodes are away");
+                self.pod = Some((pod(), made + 1));
+            }
+            Step::OrphanWorkload => self.set.claims_match = true,
+            Step::GrowClaim { claim, bytes } => {
+                let claim = self.claims.iter_mut().find(|seen| seen.name == *claim);
+                claim.expect("a claim that was seen").bytes = *bytes;
+            }
         }
     }
 
@@ -140,6 +217,9 @@ impl World {
                 steps -= 1;
                 made += 1;
                 self.apply(step);
+            }
+            for claim in self.claims.iter_mut().filter(|_| !self.frozen) {
+                claim.room = claim.bytes;
             }
             let status = report(object, &desired, &seen, &plan, None).status;
             self.recorded = status["nodeId"].as_str().and_then(|id| id.parse().ok());
@@ -286,5 +366,129 @@ fn each_problem_names_its_field() {
         assert_eq!(problems[0].field, field, "{spec}");
         // One that goes has a role to take away all the same.
         Desired::parse(&ending(object(&spec))).expect("enough is known to clean up");
+    }
+}
+
+/// A node that stores in a pod of our own, and is as asked.
+fn storing() -> (GarageNode, World) {
+    let object = object("tags: []");
+    let mut world = World::new();
+    world.pod = Some((pod(), 1));
+    world.claims = vec![claim()];
+    let (_, plan) = world.run(&object, usize::MAX);
+    assert_eq!(plan.verdict, Verdict::Ready);
+    (object, world)
+}
+
+#[test]
+fn an_outdated_pod_is_replaced_in_its_turn_wherever_a_process_dies() {
+    let (object, start) = storing();
+    let outdated = |world: &mut World| {
+        if let Some((pod, _)) = &mut world.pod {
+            pod.outdated = true;
+        }
+    };
+    for cut in 0..3 {
+        let mut world = start.clone();
+        outdated(&mut world);
+        world.run(&object, cut);
+        let (_, plan) = world.run(&object, usize::MAX);
+        assert_eq!(plan.verdict, Verdict::Ready, "died after {cut} steps");
+        let made = world.pod.as_ref().map(|(_, made)| *made);
+        assert_eq!((made, world.version), (Some(2), start.version));
+    }
+    let rebalancing = Wait::Rebalancing {
+        complete: 128,
+        partitions: 256,
+    };
+    for (others_serve, complete, wait) in [(false, 256, Wait::Rollout), (true, 128, rebalancing)] {
+        let mut world = start.clone();
+        outdated(&mut world);
+        (world.others_serve, world.complete) = (others_serve, complete);
+        let (steps, plan) = world.run(&object, usize::MAX);
+        assert_eq!((steps, plan.verdict), (0, Verdict::Waiting(wait)));
+        // A pod that does not serve is not what keeps the cluster together.
+        if let Some((pod, _)) = &mut world.pod {
+            pod.ready = false;
+        }
+        world.run(&object, usize::MAX);
+        assert_eq!(world.pod.map(|(_, made)| made), Some(2));
+    }
+}
+
+#[test]
+fn a_pod_with_a_former_rpc_secret_waits_for_nobody() {
+    let (object, mut world) = storing();
+    (world.others_serve, world.complete) = (false, 0);
+    world.up.clear();
+    let severed = Pod {
+        outdated: true,
+        severed: true,
+        ..pod()
+    };
+    world.pod = Some((severed, 1));
+    let desired = Desired::parse(&object).expect("is fine");
+    let plan = plan(&desired, &world.observe());
+    assert_eq!(plan.verdict, Verdict::Waiting(Wait::RpcSecret));
+    assert_eq!(plan.steps, [Step::DeletePod]);
+}
+
+#[test]
+fn claims_grow_and_the_role_after_them() {
+    let (object, start) = storing();
+    for cut in 0..5 {
+        let mut world = start.clone();
+        (world.size, world.frozen) = (2 << 30, true);
+        world.set.claims_match = false;
+        world.run(&object, cut);
+        let (_, plan) = world.run(&object, usize::MAX);
+        assert_eq!(plan.verdict, Verdict::Waiting(Wait::Growing));
+        assert_eq!(world.roles[&node(2)].capacity, Some(1 << 30));
+        assert!(world.set.claims_match, "new claims would be as small");
+        world.frozen = false;
+        world.claims[0].room = 2 << 30;
+        let (_, plan) = world.run(&object, usize::MAX);
+        assert_eq!(plan.verdict, Verdict::Ready, "died after {cut} steps");
+        assert_eq!(world.roles[&node(2)].capacity, Some(2 << 30));
+        assert_eq!(world.version, start.version + 1);
+    }
+}
+
+#[test]
+fn nodes_are_dialled_where_they_are() {
+    let id = node(2).to_string();
+    let status = |address: Option<&str>| {
+        Some(crate::api::GarageNodeStatus {
+            node_id: Some(id.clone()),
+            address: address.map(str::to_owned),
+            ..Default::default()
+        })
+    };
+    for (spec, status, expected) in [
+        (external(), None, Some("h:3901")),
+        (
+            "tags: []".into(),
+            status(None),
+            Some("n-node-0.c-headless.ns.svc:3901"),
+        ),
+        ("tags: []".into(), None, None),
+        ("gateway: true".into(), status(None), None),
+        (
+            "capacity: 1Gi, podSelector: { name: p }".into(),
+            status(Some("10.0.0.7:3901")),
+            Some("10.0.0.7:3901"),
+        ),
+        (
+            "capacity: 1Gi, podSelector: { name: p }".into(),
+            status(None),
+            None,
+        ),
+    ] {
+        let mut object = object(&spec);
+        object.status = status;
+        let desired = Desired::parse(&object).expect("is fine");
+        let peer = desired.peer(&object, 3901).map(|peer| peer.to_string());
+        let expected = expected.map(|place| format!("{id}@{place}"));
+        assert_eq!(peer, expected, "{spec}");
     }
 }

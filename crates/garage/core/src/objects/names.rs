@@ -15,6 +15,9 @@ pub const LABEL_POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 /// Annotation of a pod template: hash of the Secrets that the process reads once at its start.
 pub const ANNOTATION_SECRETS_HASH: &str = "garage.rajsingh.info/secrets-hash";
 
+/// Annotation of a pod template: hash of the RPC secret alone. Nodes with different ones cannot talk.
+pub const ANNOTATION_RPC_SECRET_HASH: &str = "garage.rajsingh.info/rpc-secret-hash";
+
 /// Secret with the RPC secret of a cluster, generated or mirrored.
 pub fn rpc_secret(cluster: &str) -> String {
     format!("{cluster}-rpc-secret")

@@ -46,6 +46,10 @@ pub(super) fn template(workload: &Workload) -> PodTemplateSpec {
         names::ANNOTATION_SECRETS_HASH.to_owned(),
         workload.resolved.secrets_hash.clone(),
     );
+    annotations.insert(
+        names::ANNOTATION_RPC_SECRET_HASH.to_owned(),
+        workload.resolved.rpc_secret_hash.clone(),
+    );
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),

@@ -30,6 +30,7 @@ fn resolved(cluster: &GarageCluster, peers: &[Peer]) -> Resolved {
         admin_secret: SecretKeyRef::admin_token(name, &cluster.spec),
         node_keys_secret: names::node_keys(name),
         secrets_hash: secrets::hash(&[Some(b"rpc"), Some(b"admin")]),
+        rpc_secret_hash: secrets::hash(&[Some(b"rpc")]),
         replicas: u32::try_from(cluster.spec.replicas).expect("a number"),
     }
 }

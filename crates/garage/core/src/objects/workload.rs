@@ -161,6 +161,8 @@ pub struct Resolved {
     pub node_keys_secret: String,
     /// Changes with the contents of the Secrets; see [`super::secrets::hash`].
     pub secrets_hash: String,
+    /// Changes with the RPC secret alone.
+    pub rpc_secret_hash: String,
     /// Pods that there are to be now.
     pub replicas: u32,
 }

@@ -51,6 +51,7 @@ pub(super) fn objects(
         admin_secret: SecretKeyRef::admin_token(&name, &cluster.spec),
         node_keys_secret: names::node_keys(&name),
         secrets_hash: secrets::hash(&[secret, token]),
+        rpc_secret_hash: secrets::hash(&[secret]),
         replicas: wanted.replicas,
     };
     Ok(objects::of_cluster(&objects::Workload::from_cluster(
@@ -313,7 +314,11 @@ impl Operator {
                 "TablesComplete",
                 "the node knows every key and bucket",
             ),
-            false => ("False", "Leaving", "the node leaves the cluster"),
+            false => (
+                "False",
+                "Leaving",
+                "the node leaves the cluster, or was left behind with a former RPC secret",
+            ),
         };
         let condition = json!({
             "type": api::GATE_SYNCED, "status": status, "reason": reason, "message": message,

@@ -16,7 +16,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use std::collections::BTreeMap;
 
 /// What pods of the newest template are recognised by.
-pub(super) enum Revision {
+pub(crate) enum Revision {
     /// `controller-revision-hash`
     Set(String),
     /// `pod-template-hash`
@@ -189,7 +189,7 @@ fn count(replicas: Option<i32>) -> u32 {
         .unwrap_or(1)
 }
 
-fn requested(spec: Option<&v1::PersistentVolumeClaimSpec>) -> u64 {
+pub(crate) fn requested(spec: Option<&v1::PersistentVolumeClaimSpec>) -> u64 {
     let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
     let storage = requests.and_then(|requests| requests.get("storage"));
     storage

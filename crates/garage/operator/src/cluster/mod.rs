@@ -5,6 +5,9 @@ mod apply;
 mod belongings;
 mod observe;
 
+pub(crate) use belongings::{Revision, requested, room};
+pub(crate) use observe::seen_pod;
+
 use crate::error::{Error, Result};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn, with_condition};

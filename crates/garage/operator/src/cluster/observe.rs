@@ -82,13 +82,6 @@ impl Operator {
         };
         let pods = self.pods(namespace, name, tier).await?;
         let revision = self.workload(desired, &mut seen, &mut hands).await?;
-        seen.pods = pods
-            .iter()
-            .map(|pod| Pod {
-                seen_off: self.farewells.has(pod),
-                ..self::pod(pod, desired, revision.as_ref())
-            })
-            .collect();
         if !desired.absent {
             self.belongings(cluster, &mut seen, &mut hands).await?;
         }
@@ -103,6 +96,15 @@ impl Operator {
         let found = self.target(desired, clusters).await?;
         self.secrets(cluster, desired, &found, &mut seen, &mut hands)
             .await?;
+        let secret = hands.rpc_secret.as_ref();
+        let hash = secret.map(|secret| secrets::hash(&[Some(secret.expose().as_bytes())]));
+        seen.pods = pods
+            .iter()
+            .map(|pod| Pod {
+                seen_off: self.farewells.has(pod),
+                ..seen_pod(pod, slot(pod, desired), revision.as_ref(), hash.as_deref())
+            })
+            .collect();
         let asked = match &desired.mode {
             Mode::Storage if desired.manual_layout => self.ask_cluster(cluster).await?,
             Mode::Storage => {
@@ -404,14 +406,23 @@ impl Operator {
     }
 }
 
-fn pod(pod: &v1::Pod, desired: &Desired, revision: Option<&Revision>) -> Pod {
-    let slot = match desired.mode {
+fn slot(pod: &v1::Pod, desired: &Desired) -> Option<u32> {
+    match desired.mode {
         Mode::Storage => storage::ordinal(pod),
         Mode::Gateway(_) => pod
             .annotations()
             .get(api::ANNOTATION_SLOT)
             .and_then(|slot| slot.parse().ok()),
-    };
+    }
+}
+
+/// A pod; `rpc_secret` is the hash of the secret that new pods get.
+pub(crate) fn seen_pod(
+    pod: &v1::Pod,
+    slot: Option<u32>,
+    revision: Option<&Revision>,
+    rpc_secret: Option<&str>,
+) -> Pod {
     let gates = pod
         .spec
         .as_ref()
@@ -425,6 +436,8 @@ fn pod(pod: &v1::Pod, desired: &Desired, revision: Option<&Revision>) -> Pod {
         Some(Revision::Set(hash)) => pod.labels().get("controller-revision-hash") != Some(hash),
         Some(Revision::Template(hash)) => pod.labels().get("pod-template-hash") != Some(hash),
     };
+    let started = pod.annotations().get(names::ANNOTATION_RPC_SECRET_HASH);
+    let severed = started.zip(rpc_secret);
     Pod {
         name: pod.name_any(),
         slot,
@@ -436,6 +449,7 @@ fn pod(pod: &v1::Pod, desired: &Desired, revision: Option<&Revision>) -> Pod {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         finished: matches!(phase, Some("Succeeded" | "Failed")),
         outdated,
+        severed: severed.is_some_and(|(started, now)| started != now),
         leaving: pod.annotations().contains_key(super::DELETION_COST),
         seen_off: false,
     }

@@ -2,7 +2,7 @@
 
 use super::Nodes;
 use super::observe::{Hands, keys_secret};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::operator::Known;
 use crate::random;
 use gatewright_garage::admin;
@@ -12,7 +12,9 @@ use gatewright_garage::config::{self, Inherited};
 use gatewright_garage::identity::{NodeKey, SlotKeys};
 use gatewright_garage::node::{Plan, Step};
 use gatewright_garage::objects::{self, Objects, Owner, Resolved, SecretKeyRef, secrets};
+use gatewright_garage::quantity;
 use kube::ResourceExt as _;
+use kube::api::PropagationPolicy;
 use serde_json::json;
 
 impl Nodes {
@@ -44,6 +46,7 @@ impl Nodes {
             admin_secret: SecretKeyRef::admin_token(&name, &cluster.spec),
             node_keys_secret: keys_secret(&node.name_any()),
             secrets_hash: secrets::hash(&[secret, token]),
+            rpc_secret_hash: secrets::hash(&[secret]),
             replicas: 1,
         };
         let workload = objects::Workload::from_node(node, cluster, &resolved)?;
@@ -61,8 +64,9 @@ impl Nodes {
         if plan.workload
             && let Ok(Some(objects)) = self.workload(node, hands)
             && let Some(set) = &objects.stateful_set
+            && !plan.steps.contains(&Step::OrphanWorkload)
         {
-            self.operator.ensure(set).await?;
+            self.operator.ctx.ensure(set, hands.set.as_ref()).await?;
         }
         if let (Some(peer), Some(asked)) = (&plan.connect, &hands.home.asked) {
             let peers = [peer.to_string()];
@@ -116,6 +120,20 @@ impl Nodes {
                 let apply = client()?.apply_cluster_layout(*version);
                 ctx.guarded("apply a layout", apply).await??;
             }
+            Step::DeletePod => {
+                let pod = here(hands.pod.as_ref(), "replace the pod")?;
+                ctx.delete(pod, PropagationPolicy::Background).await?;
+            }
+            Step::OrphanWorkload => {
+                let set = here(hands.set.as_ref(), "replace the StatefulSet")?;
+                ctx.delete(set, PropagationPolicy::Orphan).await?;
+            }
+            Step::GrowClaim { claim, bytes } => {
+                let claim = here(hands.claims.get(claim), "enlarge a claim")?;
+                let size = quantity::canonical(*bytes);
+                let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
+                ctx.patch_merge(claim, &patch).await?;
+            }
             Step::SkipDead(version) => {
                 known.settled = None;
                 let skip = admin::SkipDeadNodes {
@@ -150,4 +168,10 @@ impl Nodes {
         }
         Ok(())
     }
+}
+
+/// What a step is about; plans that have it are made only when it was seen.
+fn here<'a, T>(object: Option<&'a T>, action: &str) -> Result<&'a T> {
+    let action = || action.to_owned();
+    object.ok_or_else(|| Error::Gone { action: action() })
 }

@@ -3,6 +3,7 @@
 
 mod apply;
 mod observe;
+mod own;
 
 use crate::error::{Error, Result};
 use crate::home::{Catalog, Marks, place};

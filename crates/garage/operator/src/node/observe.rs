@@ -14,9 +14,10 @@ use gatewright_garage::node::{Desired, Kind, Observed};
 use gatewright_garage::objects::{SecretKeyRef, names};
 use gatewright_garage::secret::Redacted;
 use gatewright_garage::tenant;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::ResourceExt as _;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What `apply` needs of what `observe` has read.
 pub(super) struct Hands {
@@ -25,6 +26,10 @@ pub(super) struct Hands {
     pub(super) keys: Option<Secret>,
     pub(super) rpc_secret: Option<Redacted<String>>,
     pub(super) admin_token: Option<Redacted<String>>,
+    /// The StatefulSet, the pod and the claims of a node with a pod of our own.
+    pub(super) set: Option<StatefulSet>,
+    pub(super) pod: Option<Pod>,
+    pub(super) claims: BTreeMap<String, PersistentVolumeClaim>,
     /// The layout was read whole, not only remembered.
     pub(super) whole: bool,
 }
@@ -65,11 +70,14 @@ impl Nodes {
             keys: None,
             rpc_secret: None,
             admin_token: None,
+            set: None,
+            pod: None,
+            claims: BTreeMap::new(),
             whole: false,
         };
         if let Some(cluster) = hands.home.referenced.clone() {
             self.cluster(&cluster, &mut seen, &mut hands).await?;
-            self.identity(desired, &cluster, &mut seen, &mut hands)
+            self.identity(node, desired, &cluster, &mut seen, &mut hands)
                 .await?;
         }
         let id = match &seen.id {
@@ -92,6 +100,10 @@ impl Nodes {
                 if history.behind.is_empty() {
                     history.draining.clear();
                 }
+            }
+            if seen.pod.as_ref().is_some_and(|pod| pod.outdated) {
+                let health = asked.client.get_cluster_health().await?;
+                facts.health = Some(cluster::facts::health(&health));
             }
             let mut nodes = asked.status.nodes.iter();
             let own = nodes.find(|node| Some(node.id) == id);
@@ -127,6 +139,7 @@ impl Nodes {
 
     async fn identity(
         &self,
+        node: &GarageNode,
         desired: &Desired,
         cluster: &GarageCluster,
         seen: &mut Observed,
@@ -158,6 +171,9 @@ impl Nodes {
                 let bad = read.malformed.get(&slot_entry(0));
                 seen.bad_key = bad.map(ToString::to_string);
                 seen.id = id.map(Ok);
+                if !desired.absent {
+                    self.own(node, desired, found.as_ref(), seen, hands).await?;
+                }
             }
             Kind::Pod(_) | Kind::External(_) => {
                 let port = cluster.spec.admin.clone().unwrap_or_default().bind_port;

@@ -169,7 +169,7 @@ fn clusters() {
             &[STORAGE],
             "s/gw",
             "{ gateway: true, replication: { factor: 5 }, connectTo: { clusterRef: { name: main } } }",
-            "!replication.factor is 5, but storage cluster s/main has 3",
+            "!replication.factor is 5, but storage cluster s/main keeps 3 copies",
         ),
         (
             &[

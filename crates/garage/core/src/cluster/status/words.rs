@@ -22,6 +22,7 @@ impl Wait {
             Self::Nodes(_) => "NodesMissing",
             Self::Pods { .. } => "PodsNotReady",
             Self::Rollout { .. } => "RollingOut",
+            Self::RpcSecret { .. } => "RPCSecretChanged",
             Self::Rebalancing { .. } => "Rebalancing",
             Self::Leaving(_) => "NodesLeaving",
             Self::GatewaysAttached(_) => "GatewaysAttached",
@@ -81,6 +82,10 @@ impl std::fmt::Display for Wait {
             Self::Nodes(missing) => write!(f, "no running node in {}", slots(missing)),
             Self::Pods { ready, replicas } => write!(f, "{ready} of {replicas} pods serve"),
             Self::Rollout { outdated } => write!(f, "{outdated} pods are still to be replaced"),
+            Self::RpcSecret { pods } => write!(
+                f,
+                "the RPC secret has changed: nodes with the old and the new one cannot talk, so all {pods} pods that have the old one are replaced at once, and requests fail until they are back"
+            ),
             Self::Rebalancing {
                 complete,
                 partitions,
