@@ -72,6 +72,8 @@ pub fn facts(status: &admin::ClusterStatus, layout: Seen, answered: Option<NodeI
                 free: disk.available,
                 total: disk.total,
             }),
+            draining: node.draining,
+            resync: node.resync_queue_len,
         };
         (node.id, value)
     };

@@ -214,6 +214,10 @@ pub struct Node {
     pub version: Option<String>,
     /// The volumes with its data.
     pub data: Option<Disk>,
+    /// It holds data of an older layout that it is no part of any more.
+    pub draining: bool,
+    /// Blocks that wait to be resynchronised (Garage 2.5 and later).
+    pub resync: Option<u64>,
 }
 
 /// The room on a node's volumes.

@@ -15,6 +15,7 @@ use crate::quantity;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+mod figures;
 mod preview;
 mod words;
 
@@ -89,6 +90,17 @@ pub fn report(
             .and_then(|facts| i64::try_from(facts.layout.version + 1).ok()),
         staged_roles: facts.and_then(|facts| i32::try_from(facts.layout.staged.len()).ok()),
         layout_history: facts.map(history),
+        draining_nodes: facts.map(figures::draining),
+        storage_stats: match desired.mode {
+            Mode::Storage => facts
+                .and_then(|f| figures::stats(f, told.and_then(|told| told.storage_stats.as_ref()))),
+            Mode::Gateway(_) => None,
+        },
+        resync_queue_length: match desired.mode {
+            Mode::Storage => facts
+                .and_then(|f| figures::resync(f, told.and_then(|told| told.resync_queue_length))),
+            Mode::Gateway(_) => None,
+        },
         layout_preview: facts.and_then(|facts| {
             preview::preview(facts, told.and_then(|told| told.layout_preview.as_ref()))
         }),

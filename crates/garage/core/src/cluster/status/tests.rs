@@ -219,3 +219,53 @@ fn another_factor_is_refused_with_what_to_do() {
     let todo = "remove spec.replication.factor from this object, or set it to 3";
     assert!(text.contains(todo), "{text}");
 }
+
+#[test]
+fn figures_of_use_are_told_anew_only_when_they_have_moved_far() {
+    let mut world = World::empty();
+    let desired = storage(2);
+    world.converge(&desired);
+    let mut object = object(&desired);
+    let mut tell = |used: u64, resync: u64| {
+        let keys: Vec<NodeId> = world.seen.keys.values().copied().collect();
+        for id in keys {
+            let node = world.facts().nodes.entry(id).or_default();
+            node.data = Some(Disk {
+                free: (100 - used) << 30,
+                total: 100 << 30,
+            });
+            node.resync = Some(resync);
+        }
+        let plan = plan(&desired, &world.seen);
+        let status = report(&object, &desired, &world.seen, &plan, None).status;
+        let figures = json!({
+            "storageStats": status["storageStats"],
+            "resyncQueueLength": status["resyncQueueLength"],
+        });
+        object.status = serde_json::from_value(figures).ok();
+        assert!(object.status.is_some());
+        assert_eq!(status["drainingNodes"], 0);
+        let stats = &status["storageStats"];
+        assert_eq!(stats["totalCapacity"], "200Gi");
+        assert_eq!(stats["totalPartitions"], stats["healthyPartitions"]);
+        let text = |field: &str| stats[field].as_str().expect("a size").to_owned();
+        (
+            text("usedCapacity"),
+            text("availableCapacity"),
+            status["resyncQueueLength"].as_i64(),
+        )
+    };
+    // Used and resync of each of two nodes.
+    for ((used, resync), expected) in [
+        ((20, 0), ("40Gi", "160Gi", 0)),
+        ((24, 40), ("40Gi", "160Gi", 0)),
+        ((26, 500), ("52Gi", "148Gi", 1000)),
+        ((22, 900), ("52Gi", "148Gi", 1000)),
+        ((20, 1100), ("40Gi", "160Gi", 2200)),
+        ((21, 30), ("40Gi", "160Gi", 0)),
+    ] {
+        let (used_text, free, queue) = tell(used, resync);
+        let got = (used_text.as_str(), free.as_str(), queue.unwrap_or(-1));
+        assert_eq!(got, expected, "{used} {resync}");
+    }
+}
