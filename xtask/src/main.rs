@@ -26,7 +26,7 @@ enum Task {
     Cluster(cluster::Args),
     /// Everything a change has to pass; `make test` runs it
     Ci(ci::Args),
-    /// Measure the tunnel beside its peers, the route table, and route changes
+    /// Measure the tunnel beside its peers, the route table, route changes, and the operator
     Bench(bench::Args),
 }
 

@@ -1,9 +1,10 @@
-//! Benchmarks: the tunnel beside its peers, the route table, route changes. They may not be tests:
+//! Benchmarks: the tunnel beside its peers, the route table, route changes, the operator. They may not be tests:
 //! nothing here passes or fails by a time.
 
 mod gatewright;
 mod hol;
 mod http;
+mod operator;
 mod peers;
 mod process;
 mod report;
@@ -34,6 +35,8 @@ enum What {
     Routes(routes::Args),
     /// From a changed Ingress file to the edge that serves it
     RouteChange(route_change::Args),
+    /// Memory, CPU and calls of the operator with many Garage clusters at rest
+    Operator(operator::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -41,6 +44,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         What::Tunnel(args) => tunnel::run(&args),
         What::Routes(args) => routes::run(&args),
         What::RouteChange(args) => route_change::run(&args),
+        What::Operator(args) => operator::run(&args),
     }
 }
 
