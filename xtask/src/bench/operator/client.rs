@@ -13,6 +13,9 @@ pub(super) const MERGE: &str = "application/merge-patch+json";
 /// Lists are merged by their keys, such as conditions by their type.
 pub(super) const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
+/// Lists without what is in the objects.
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+
 /// How long one answer may take; lists of thousands of objects beside a busy apiserver are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,9 +35,22 @@ impl Client {
         self.json("GET", path, "", None)
     }
 
+    /// A list of objects of which only the metadata is told.
+    pub(super) fn metadata(&mut self, path: &str) -> Result<Value> {
+        let answer = self.exchange(
+            "GET",
+            path,
+            Body {
+                accept: METADATA,
+                ..Body::default()
+            },
+        )?;
+        serde_json::from_slice(&answer).with_context(|| format!("{path} is no JSON"))
+    }
+
     /// An answer that is no JSON.
     pub(super) fn text(&mut self, path: &str) -> Result<String> {
-        let body = self.exchange("GET", path, "", &[])?;
+        let body = self.exchange("GET", path, Body::default())?;
         String::from_utf8(body).with_context(|| format!("{path} is no text"))
     }
 
@@ -54,17 +70,26 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Value> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let answer = self.exchange(method, path, kind, body.as_bytes())?;
+        let bytes = body.as_bytes();
+        let answer = self.exchange(
+            method,
+            path,
+            Body {
+                kind,
+                bytes,
+                ..Body::default()
+            },
+        )?;
         serde_json::from_slice(&answer).with_context(|| format!("{path} is no JSON"))
     }
 
-    fn exchange(&mut self, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<Vec<u8>> {
+    fn exchange(&mut self, method: &str, path: &str, body: Body<'_>) -> Result<Vec<u8>> {
         let mut stream = match self.open.take() {
             Some(stream) => stream,
             None => connect(self.port)?,
         };
         let what = || format!("{method} {path}");
-        send(stream.get_mut(), method, path, kind, body).with_context(what)?;
+        send(stream.get_mut(), method, path, body).with_context(what)?;
         let head = read_head(&mut stream).with_context(what)?;
         let mut answer = Vec::new();
         match head.length {
@@ -89,7 +114,7 @@ impl Client {
 pub(super) fn watch(port: u16, path: &str, mut each: impl FnMut(Value) -> bool) -> Result<()> {
     let mut stream = connect(port)?;
     stream.get_ref().set_read_timeout(None)?;
-    send(stream.get_mut(), "GET", path, "", &[])?;
+    send(stream.get_mut(), "GET", path, Body::default())?;
     let head = read_head(&mut stream)?;
     anyhow::ensure!(head.status == 200, "watch {path}: {}", head.status);
     for line in BufReader::new(Chunked::new(stream)).lines() {
@@ -110,22 +135,35 @@ fn connect(port: u16) -> Result<BufReader<TcpStream>> {
     Ok(BufReader::new(stream))
 }
 
-fn send(
-    stream: &mut TcpStream,
-    method: &str,
-    path: &str,
-    kind: &str,
-    body: &[u8],
-) -> std::io::Result<()> {
-    let kind = match kind {
-        "" => String::new(),
-        kind => format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len()),
-    };
-    let mut request =
-        format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\n").into_bytes();
+/// What goes with a request.
+#[derive(Clone, Copy, Default)]
+struct Body<'a> {
+    /// Which answers are taken; empty: any.
+    accept: &'a str,
+    /// Empty: there is no body.
+    kind: &'a str,
+    bytes: &'a [u8],
+}
+
+fn send(stream: &mut TcpStream, method: &str, path: &str, body: Body<'_>) -> std::io::Result<()> {
+    let Body {
+        accept,
+        kind,
+        bytes,
+    } = body;
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
+    if !accept.is_empty() {
+        request.push_str(&format!("Accept: {accept}\r\n"));
+    }
+    if !kind.is_empty() {
+        let length = bytes.len();
+        request.push_str(&format!(
+            "Content-Type: {kind}\r\nContent-Length: {length}\r\n"
+        ));
+    }
+    request.push_str("\r\n");
     // In one piece: a head alone would wait for its acknowledgement.
-    request.extend_from_slice(body);
-    stream.write_all(&request)
+    stream.write_all(&[request.as_bytes(), bytes].concat())
 }
 
 /// The head of an answer; without a length it comes in chunks.

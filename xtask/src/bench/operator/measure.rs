@@ -2,6 +2,7 @@
 //! may not say what is good.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,19 +18,34 @@ use super::client::{Client, watch};
 use super::control::Control;
 use super::farm::{self, Farm};
 use super::kubelet::Kubelet;
-use super::metrics::{is_lease_write, is_one_of, is_write, sum};
-use crate::stopwatch;
+use super::metrics::{is_one_of, is_write, sum};
+use crate::{stopwatch, workspace};
 
 /// How long it may take until everything is made, for each cluster, and at least a minute.
 const MAKING: Duration = Duration::from_millis(1_200);
 /// How long the second start may take.
 const START: Duration = Duration::from_secs(180);
+/// Says how the operator is deployed.
+const MANIFEST: &str = "deploy/operator.yaml";
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Clusters in one namespace.
 const CROWD: usize = 10;
 /// Bytes in a MiB, in MB.
 const MB: f64 = 1.048_576;
+/// Everything that the operator writes, but its Lease.
+const COLLECTIONS: [&str; 10] = [
+    "apis/garage.rajsingh.info/v1alpha1/garageclusters",
+    "apis/apps/v1/statefulsets",
+    "apis/apps/v1/deployments",
+    "apis/policy/v1/poddisruptionbudgets",
+    "apis/events.k8s.io/v1/events",
+    "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "api/v1/pods",
+    "api/v1/secrets",
+    "api/v1/configmaps",
+    "api/v1/services",
+];
 const GROUP: &str = "apis/garage.rajsingh.info/v1alpha1";
 
 /// What is measured.
@@ -64,9 +80,9 @@ pub(super) struct Figures {
     pub(super) rest_reads: u64,
     /// By the operator's own count.
     pub(super) own_writes: u64,
-    /// By the apiserver's count, whoever wrote, or by etcd's revisions if those are more. Leases left out.
+    /// By the apiserver's count, whoever wrote, or by the objects that have changed, come or gone, if
+    /// those are more. Leases are left out.
     pub(super) seen_writes: u64,
-    pub(super) lease_writes: u64,
     /// Of all clusters at rest.
     pub(super) calls: u64,
     /// Of the storage cluster that was asked most, on behalf of itself and of its gateways.
@@ -204,11 +220,8 @@ impl World<'_> {
         figures.rest_reconciliations = after.reconciliations - before.reconciliations;
         figures.rest_reads = after.reads - before.reads;
         figures.own_writes = after.own_writes - before.own_writes;
-        figures.lease_writes = after.lease_writes - before.lease_writes;
-        // What etcd was written, but for Leases. A Lease that is renewed between two of these questions
-        // may count on one side only.
-        let revisions = (after.revision - before.revision).saturating_sub(figures.lease_writes + 1);
-        figures.seen_writes = (after.writes - before.writes).max(revisions);
+        let changed = changed(&before.versions, &after.versions);
+        figures.seen_writes = (after.writes - before.writes).max(changed);
         figures.rss_at_rest = self.operator.rss_mib() * MB;
         figures.peak = self.operator.peak_mib() * MB;
         anyhow::ensure!(
@@ -231,6 +244,9 @@ impl World<'_> {
             .arg("--webhook-host=127.0.0.1")
             .env_remove("KUBECONFIG")
             .current_dir(&self.setup.dir);
+        let manifest = fs::read_to_string(workspace::root().join(MANIFEST))
+            .with_context(|| format!("cannot read {MANIFEST}"))?;
+        command.envs(allocator(&manifest));
         let log = self.setup.dir.join(format!("{name}.log"));
         self.operator.spawn(name, &command, &log)
     }
@@ -301,11 +317,25 @@ impl World<'_> {
         (each.clone().sum(), each.max().unwrap_or(0))
     }
 
+    fn versions(&mut self) -> Result<Versions> {
+        let mut versions = Versions::new();
+        for collection in COLLECTIONS {
+            let list = self.api.metadata(&format!("/{collection}"))?;
+            for item in list["items"].as_array().into_iter().flatten() {
+                let text = |field: &str| {
+                    item["metadata"][field]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned()
+                };
+                versions.insert(text("uid"), text("resourceVersion"));
+            }
+        }
+        Ok(versions)
+    }
+
     fn counts(&mut self) -> Result<Counts> {
-        let revision = self.api.get("/api/v1/namespaces?limit=1")?;
-        let revision = revision["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap_or_default();
+        let versions = self.versions()?;
         let page = self.api.text("/metrics")?;
         let own_writes = self.own("gatewright_api_writes_total", |_| true);
         Ok(Counts {
@@ -314,8 +344,7 @@ impl World<'_> {
             reads: self.reads()?,
             own_writes: own_writes.context("the operator tells no metrics")? as u64,
             writes: sum(&page, "apiserver_request_total", is_write) as u64,
-            lease_writes: sum(&page, "apiserver_request_total", is_lease_write) as u64,
-            revision: revision.parse().context("a list has no resource version")?,
+            versions,
         })
     }
 }
@@ -340,8 +369,19 @@ struct Counts {
     reads: u64,
     own_writes: u64,
     writes: u64,
-    lease_writes: u64,
-    revision: u64,
+    versions: Versions,
+}
+
+/// By uid.
+type Versions = BTreeMap<String, String>;
+
+/// How many objects came, went or changed.
+fn changed(before: &Versions, after: &Versions) -> u64 {
+    let new = after
+        .iter()
+        .filter(|(uid, version)| before.get(*uid) != Some(*version));
+    let gone = before.keys().filter(|uid| !after.contains_key(*uid));
+    (new.count() + gone.count()) as u64
 }
 
 /// Which clusters run as asked, by what their objects say.
@@ -379,6 +419,21 @@ fn runs(cluster: &Value) -> bool {
     let generation = &cluster["metadata"]["generation"];
     cluster["status"]["phase"] == "Running"
         && cluster["status"]["observedGeneration"] == *generation
+}
+
+/// The settings of the allocator in the published manifest: the operator is measured as it is deployed.
+fn allocator(manifest: &str) -> Vec<(&str, &str)> {
+    let mut lines = manifest.lines().map(str::trim);
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let name = line
+            .strip_prefix("- name: ")
+            .filter(|name| name.starts_with("MIMALLOC_"));
+        let Some(name) = name else { continue };
+        let value = lines.next().and_then(|line| line.strip_prefix("value: "));
+        found.extend(value.map(|value| (name, value.trim_matches('"'))));
+    }
+    found
 }
 
 fn namespace_of(pair: usize) -> String {
@@ -446,6 +501,30 @@ mod tests {
         assert!(runs(&cluster));
         cluster["status"]["phase"] = json!("Creating");
         assert!(!runs(&cluster));
+    }
+
+    #[test]
+    fn objects_that_came_went_or_changed_are_counted() {
+        let versions = |all: &[(&str, &str)]| -> Versions {
+            all.iter()
+                .map(|(uid, version)| ((*uid).to_owned(), (*version).to_owned()))
+                .collect()
+        };
+        let before = versions(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        assert_eq!(changed(&before, &before), 0);
+        assert_eq!(
+            changed(&before, &versions(&[("a", "1"), ("b", "4"), ("d", "5")])),
+            3
+        );
+    }
+
+    #[test]
+    fn the_operator_runs_with_what_the_manifest_gives_its_allocator() {
+        let manifest =
+            "env:\n  - name: MIMALLOC_X\n    value: \"0\"\n  - name: OTHER\n    value: \"1\"\n";
+        assert_eq!(allocator(manifest), [("MIMALLOC_X", "0")]);
+        let published = fs::read_to_string(workspace::root().join(MANIFEST)).expect("the manifest");
+        assert!(!allocator(&published).is_empty());
     }
 
     #[test]

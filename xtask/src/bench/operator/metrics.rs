@@ -43,12 +43,6 @@ pub(super) fn is_write(labels: &str) -> bool {
     is_one_of(labels, "verb", &verbs) && !is_one_of(labels, "resource", &no_object)
 }
 
-/// Requests that write a Lease.
-pub(super) fn is_lease_write(labels: &str) -> bool {
-    let verbs = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
-    is_one_of(labels, "verb", &verbs) && is_one_of(labels, "resource", &["leases"])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,7 +59,6 @@ plain 1.5e+01
     fn lines_are_chosen_by_whole_names_and_labels() {
         assert!((sum(PAGE, "requests", |_| true) - 72.0).abs() < 1e-9);
         assert!((sum(PAGE, "requests", is_write) - 2.0).abs() < 1e-9);
-        assert!((sum(PAGE, "requests", is_lease_write) - 30.0).abs() < 1e-9);
         assert!((sum(PAGE, "plain", |_| true) - 15.0).abs() < 1e-9);
         assert!(sum(PAGE, "request", |_| true).abs() < 1e-9);
     }

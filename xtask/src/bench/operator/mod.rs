@@ -2,6 +2,8 @@
 //! asked, before a real apiserver. Pods and Garage are played: what they cost is not the operator's.
 
 mod client;
+#[cfg(test)]
+mod contract;
 mod control;
 mod farm;
 mod garage;
