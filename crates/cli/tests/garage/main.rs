@@ -4,7 +4,9 @@
 #[path = "../node/rig.rs"]
 #[allow(dead_code, reason = "shared with the test of the tunnel")]
 mod node;
+mod reach;
 mod rig;
+mod soak;
 
 use std::time::Duration;
 
@@ -49,10 +51,14 @@ fn is_ready(pod: &Value) -> bool {
         .any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
-/// Waits until the cluster has this many serving pods and none of `gone`, of which each may take its
-/// turn.
-async fn served_by(namespace: &Namespace<'_>, cluster: &str, count: usize, gone: &[String]) {
-    let limit = seconds(60 + 30 * gone.len() as u64);
+/// Waits until the cluster has this many serving pods and none of `gone`.
+async fn served_by(
+    namespace: &Namespace<'_>,
+    cluster: &str,
+    count: usize,
+    gone: &[String],
+    limit: Duration,
+) {
     await_condition("all pods serve", limit, || async {
         let pods = namespace.pods(cluster);
         pods.len() == count
@@ -126,47 +132,9 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
     report("kill -9 of each gateway", load);
 
     // Minutes long: for whoever changes how pods are replaced.
-    if std::env::var_os("GATEWRIGHT_SOAK").is_none() {
-        return;
+    if std::env::var_os("GATEWRIGHT_SOAK").is_some() {
+        soak::all(&world, &namespace, &key).await;
     }
-    let load = key.load(&service(&namespace, GATEWAY));
-    for pod in names(&namespace.pods(GATEWAY)) {
-        let begun = Instant::now();
-        namespace.kubectl(&format!("delete pod {pod} --wait=false"));
-        served_by(&namespace, GATEWAY, 5, &[pod]).await;
-        let took = begun.elapsed().as_secs_f64();
-        eprintln!("MEASURED a new pod serves {took:.1} s after one was deleted");
-    }
-    key.round_trip(&endpoints(&namespace.pods(GATEWAY)));
-    unchanged().await;
-    report("deletion of each gateway pod", load);
-
-    for (what, patch) in [
-        (
-            "resources",
-            json!({ "spec": { "resources": { "requests": { "cpu": "10m" } } } }),
-        ),
-        (
-            "env",
-            json!({ "spec": { "env": [{ "name": "GREETING", "value": "hello" }] } }),
-        ),
-    ] {
-        let load = key.load(&service(&namespace, GATEWAY));
-        let before = names(&namespace.pods(GATEWAY));
-        let begun = Instant::now();
-        namespace.patch(&format!("garagecluster/{GATEWAY}"), &patch);
-        served_by(&namespace, GATEWAY, 5, &before).await;
-        eprintln!(
-            "MEASURED {what} rolled out in {:.1} s",
-            begun.elapsed().as_secs_f64()
-        );
-        unchanged().await;
-        report(&format!("a change of {what}"), load);
-    }
-
-    scaling_survives_a_killed_operator(&world, &namespace).await;
-    at_rest_nothing_is_written(&world, &namespace).await;
-    storage_is_held_and_gateways_go(&namespace).await;
 }
 
 /// No operation of a client that retries three times may fail.
@@ -179,91 +147,4 @@ fn report(what: &str, load: Option<rig::Load>) {
     );
     assert!(outcome.operations > 20, "{outcome:?}");
     assert_eq!(outcome.failed, 0, "{what}: {:?}", outcome.errors);
-}
-
-/// One layout version up and one down, whenever the operator dies.
-async fn scaling_survives_a_killed_operator(world: &World, namespace: &Namespace<'_>) {
-    let version = || async {
-        namespace.layout(STORAGE).await["version"]
-            .as_u64()
-            .expect("a number")
-    };
-    let before = version().await;
-    for (replicas, version_then) in [(8, before + 1), (2, before + 2)] {
-        let begun = Instant::now();
-        namespace.kubectl(&format!(
-            "scale garagecluster {GATEWAY} --replicas={replicas}"
-        ));
-        await_condition("the layout is staged or changed", seconds(60), || async {
-            let layout = namespace.layout(STORAGE).await;
-            layout["version"] != json!(version_then - 1) || layout["stagedRoleChanges"] != json!([])
-        })
-        .await;
-        world.kill_operator();
-        world.start_operator();
-        served_by(namespace, GATEWAY, replicas, &[]).await;
-        await_condition("the layout has settled", seconds(30), || async {
-            namespace.is_settled(STORAGE).await
-        })
-        .await;
-        assert_eq!(namespace.gateway_roles(STORAGE).await, replicas);
-        assert_eq!(version().await, version_then, "one version for each step");
-        let took = begun.elapsed().as_secs_f64();
-        eprintln!("MEASURED scaled to {replicas} in {took:.1} s, the operator killed on the way");
-    }
-}
-
-async fn at_rest_nothing_is_written(world: &World, namespace: &Namespace<'_>) {
-    namespace.ready(STORAGE, seconds(60)).await;
-    namespace.ready(GATEWAY, seconds(60)).await;
-    await_condition("the layout has settled", seconds(60), || async {
-        namespace.is_settled(STORAGE).await
-    })
-    .await;
-    let writes = || async {
-        let all = world
-            .metric("gatewright_api_writes_total")
-            .await
-            .unwrap_or_default();
-        let rounds = world
-            .metric("gatewright_reconcile_total")
-            .await
-            .unwrap_or_default();
-        (all, rounds)
-    };
-    // Whole rounds go by: the clusters are looked at again and there is nothing to write.
-    let (before, rounds) = writes().await;
-    await_condition("two more rounds", seconds(150), || async {
-        writes().await.1 >= rounds + 4.0
-    })
-    .await;
-    assert_eq!(writes().await.0, before, "something is written at rest");
-    let memory = world.memory().unwrap_or_default() / 1024 / 1024;
-    eprintln!("MEASURED operator at rest: 0 writes, {memory} MiB");
-}
-
-async fn storage_is_held_and_gateways_go(namespace: &Namespace<'_>) {
-    namespace.kubectl(&format!("delete garagecluster {STORAGE} --wait=false"));
-    await_condition(
-        "the storage cluster says why it stays",
-        seconds(30),
-        || async {
-            let storage = namespace.get(&format!("garagecluster/{STORAGE}"));
-            storage.to_string().contains("delete those first")
-        },
-    )
-    .await;
-    assert_eq!(namespace.pods(STORAGE).len(), 3);
-    let begun = Instant::now();
-    namespace.kubectl(&format!("delete garagecluster {GATEWAY} --timeout=60s"));
-    eprintln!(
-        "MEASURED gateway cluster gone after {:.1} s",
-        begun.elapsed().as_secs_f64()
-    );
-    await_condition(
-        "the storage cluster goes with its last user",
-        seconds(60),
-        || async { namespace.get(&format!("garagecluster/{STORAGE}")).is_null() },
-    )
-    .await;
 }

@@ -100,10 +100,13 @@ impl World {
         drop(operator);
     }
 
-    /// Waits until the operator leads.
+    /// Waits until the operator leads, and the apiserver asks it about objects of ours.
     pub(crate) async fn leads(&self) {
+        let url = format!("https://{}:{}/", self.node.host, self.webhook);
         await_condition("the operator leads", Duration::from_secs(60), || async {
+            let configured = "get validatingwebhookconfiguration gatewright-garage -o json";
             self.metric("gatewright_leader").await == Some(1.0)
+                && text(&self.node.ask(configured)).contains(&url)
         })
         .await;
     }
@@ -174,7 +177,7 @@ impl Drop for World {
             let lines: Vec<&str> = log.lines().collect();
             eprintln!(
                 "--- operator\n{}",
-                lines[lines.len().saturating_sub(60)..].join("\n")
+                lines[lines.len().saturating_sub(400)..].join("\n")
             );
         }
     }
@@ -197,6 +200,39 @@ impl Namespace<'_> {
     /// Applies manifests as they are.
     pub(crate) fn apply(&self, manifests: &Path) {
         self.kubectl(&format!("apply -f {}", manifests.display()));
+    }
+
+    /// Makes an object of ours.
+    pub(crate) fn create(&self, kind: &str, name: &str, spec: &Value) {
+        let version = "garage.rajsingh.info/v1alpha1";
+        self.create_of(version, kind, name, &json!({ "spec": spec }));
+    }
+
+    /// Makes an object of `api_version`; `content` is all of it but for its kind and name.
+    pub(crate) fn create_of(&self, api_version: &str, kind: &str, name: &str, content: &Value) {
+        let file = self.manifest(api_version, kind, name, content);
+        self.kubectl(&format!("create -f {}", file.display()));
+    }
+
+    /// Tries to make an object of ours that must be refused; the reason.
+    pub(crate) fn refused(&self, kind: &str, name: &str, spec: &Value) -> String {
+        let version = "garage.rajsingh.info/v1alpha1";
+        let file = self.manifest(version, kind, name, &json!({ "spec": spec }));
+        let arguments = format!("-n {} create -f {}", self.name, file.display());
+        let output = self.world.node.ask(&arguments);
+        assert!(!output.status.success(), "{kind} {name} was not refused");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn manifest(&self, api_version: &str, kind: &str, name: &str, content: &Value) -> PathBuf {
+        let mut object = content.clone();
+        object["apiVersion"] = json!(api_version);
+        object["kind"] = json!(kind);
+        object["metadata"] = json!({ "name": name });
+        let file = format!("{}-{kind}-{name}.json", self.name);
+        let file = self.world.dir.path().join(file);
+        std::fs::write(&file, object.to_string()).expect("write a manifest");
+        file
     }
 
     /// An object, or null.
@@ -352,6 +388,23 @@ impl Key {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("NO_PROXY", "*");
         Some(python)
+    }
+
+    /// Whether the bucket can be listed at each endpoint.
+    pub(crate) fn is_known(&self, endpoints: &[String]) -> bool {
+        let Some(mut python) = self.python("") else {
+            return true;
+        };
+        let script = r#"
+import os, sys, boto3
+from botocore.config import Config
+for endpoint in sys.argv[1:]:
+    boto3.client("s3", endpoint_url=endpoint, region_name="garage",
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 0})
+    ).list_objects_v2(Bucket=os.environ["BUCKET"])
+"#;
+        let output = python.arg("-c").arg(script).args(endpoints).output();
+        output.expect("start python3").status.success()
     }
 
     /// Writes and reads an object with boto3 at each endpoint; panics with its error.

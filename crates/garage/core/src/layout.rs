@@ -78,8 +78,12 @@ impl Change {
 pub struct History {
     /// Versions that some node may still rely on, without the current one.
     pub draining: BTreeSet<u64>,
-    /// Nodes that have not confirmed the current version.
+    /// Nodes that have not confirmed the current version; once all have, those that have not passed on
+    /// what they hold.
     pub behind: BTreeSet<NodeId>,
+    /// All have confirmed it. What is missing then is data, and no node can be skipped without allowing for
+    /// its loss.
+    pub confirmed: bool,
 }
 
 /// What Garage says that applying the staged changes would do.
@@ -222,7 +226,9 @@ fn settle(wanted: &Wanted, seen: &Seen) -> Move {
             && !seen.roles.contains_key(node)
             && wanted.own.contains(node)
     };
-    let blocked = !history.behind.is_empty() && history.behind.iter().all(ours_and_dead);
+    let blocked = !history.confirmed
+        && !history.behind.is_empty()
+        && history.behind.iter().all(ours_and_dead);
     match blocked {
         true => Move::SkipDead(seen.version),
         false => Move::Settling(history.clone()),
@@ -425,6 +431,7 @@ mod tests {
         let history = |behind: &[u8]| History {
             draining: [6].into(),
             behind: behind.iter().map(|n| node(*n)).collect(),
+            confirmed: false,
         };
         for (behind, up, expected) in [
             (&[2][..], &[][..], Move::SkipDead(7)),
@@ -441,6 +448,14 @@ mod tests {
             seen.up = up.iter().map(|n| node(*n)).collect();
             assert_eq!(next(&wanted(&[1]), &seen), expected, "{behind:?}");
         }
+        // What is missing is data that only it may have: skipping it once more would change nothing.
+        let confirmed = History {
+            confirmed: true,
+            ..history(&[2])
+        };
+        let mut seen = seen(&[(1, role("a"))]);
+        seen.history = Some(confirmed.clone());
+        assert_eq!(next(&wanted(&[1]), &seen), Move::Settling(confirmed));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::admin;
 use crate::farewell::Farewells;
 use crate::grants::Grants;
 use gatewright_controller::{Ctx, Namespaces};
+use gatewright_garage::cluster::ClusterKey;
 use gatewright_garage::layout::Redundancy;
 use gatewright_garage::objects::secrets;
 use gatewright_garage::secret::Redacted;
@@ -44,6 +45,9 @@ pub struct Operator {
     patience: Mutex<BTreeMap<String, Patience>>,
     pub(crate) farewells: Farewells,
     pub(crate) grants: Grants,
+    /// Admin tokens of storage elsewhere, as they worked last. A namespace that is deleted loses its
+    /// Secrets at once, and its gateways' roles have to go all the same.
+    pub(crate) tokens: Mutex<BTreeMap<ClusterKey, Redacted<String>>>,
 }
 
 /// Whose layout: changes of one are made one after the other, whoever wants them.
@@ -91,6 +95,7 @@ impl Operator {
             patience: Mutex::default(),
             farewells: Farewells::default(),
             grants: Grants::default(),
+            tokens: Mutex::default(),
         }
     }
 

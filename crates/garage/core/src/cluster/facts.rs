@@ -191,7 +191,8 @@ fn history(history: &admin::LayoutHistory) -> History {
         late.map(|(node, _)| *node).collect()
     };
     let mut behind = below(|tracker| tracker.ack);
-    if behind.is_empty() {
+    let confirmed = behind.is_empty();
+    if confirmed {
         behind = below(|tracker| tracker.sync);
     }
     if behind.is_empty() {
@@ -200,5 +201,6 @@ fn history(history: &admin::LayoutHistory) -> History {
     History {
         draining: draining.collect(),
         behind,
+        confirmed,
     }
 }

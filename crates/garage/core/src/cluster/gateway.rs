@@ -12,7 +12,7 @@ use super::{
 };
 use crate::cluster::DEFAULT_ZONE;
 use crate::identity::{NodeId, Peer};
-use crate::layout::{self, Move, Role, Wanted};
+use crate::layout::{self, History, Move, Role, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn plan(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
@@ -187,12 +187,19 @@ fn absent(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
     match layout::next(&wanted, &facts.layout) {
         Move::Settled => done(),
         // Only our own nodes keep a cluster that is to go; others confirm without it.
-        Move::Settling(history) if history.behind.is_disjoint(&wanted.own) => done(),
+        Move::Settling(history) if !keeps(&history, &wanted.own, &facts.layout.up) => done(),
         movement => match carry(desired, facts.layout.version, movement) {
             Ok(step) => Plan::waiting(vec![step], Wait::Deleting),
             Err(wait) => Plan::waiting(Vec::new(), wait),
         },
     }
+}
+
+/// Whether one of these gateways has something left to do. One that is dead cannot pass on what it has
+/// read, and stores nothing.
+fn keeps(history: &History, own: &BTreeSet<NodeId>, up: &BTreeSet<NodeId>) -> bool {
+    let mut waited_for = history.behind.intersection(own);
+    waited_for.any(|node| !history.confirmed || up.contains(node))
 }
 
 /// Every node that is or was one of ours.

@@ -23,7 +23,7 @@ pub use observed::{
     Claim, Disk, Facts, Garage, Health, Node, Observed, Pod, Storage, TableFill, TargetSeen,
     Workload,
 };
-pub use parse::{APPROVED, former};
+pub use parse::{APPROVED, former, told};
 pub use status::{Report, report};
 
 use crate::identity::{NodeId, Peer};
@@ -278,7 +278,7 @@ fn farewells(seen: &Observed) -> Vec<Step> {
     let step = |pod: &Pod| {
         Some(Step::SeeOff {
             pod: pod.name.clone(),
-            node: *seen.keys.get(&pod.slot?)?,
+            node: *seen.keys.get(&pod.slot?).or(seen.told.get(&pod.slot?))?,
         })
     };
     ending.filter_map(step).collect()

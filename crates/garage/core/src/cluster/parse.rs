@@ -254,6 +254,20 @@ pub fn former(cluster: &GarageCluster) -> BTreeSet<crate::identity::NodeId> {
         .collect()
 }
 
+/// The nodes of slots as the object's status told them last. Where a namespace is deleted, the Secret with
+/// their keys goes before their pods.
+#[must_use]
+pub fn told(cluster: &GarageCluster) -> BTreeMap<u32, crate::identity::NodeId> {
+    let status = cluster.status.as_ref();
+    let slots = status
+        .map(|status| status.gateways.as_slice())
+        .unwrap_or_default();
+    slots
+        .iter()
+        .filter_map(|slot| Some((u32::try_from(slot.slot?).ok()?, slot.node_id.parse().ok()?)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

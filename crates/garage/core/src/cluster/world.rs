@@ -519,7 +519,11 @@ impl World {
         } else {
             [layout.version - 1].into()
         };
-        layout.history = Some(layout::History { draining, behind });
+        layout.history = Some(layout::History {
+            draining,
+            behind,
+            confirmed: false,
+        });
         let layout = &self.facts().layout;
         let complete = layout
             .roles

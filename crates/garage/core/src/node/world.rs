@@ -137,6 +137,7 @@ impl World {
                     history: Some(History {
                         draining,
                         behind: self.behind.clone(),
+                        confirmed: false,
                     }),
                     up: self.up.clone(),
                     ..layout::Seen::default()

@@ -3,7 +3,7 @@
 
 use super::{DELETION_COST, Hands};
 use crate::error::{Error, Result};
-use crate::operator::{Known, Operator};
+use crate::operator::{Known, Operator, lock};
 use crate::random;
 use futures_util::future::join_all;
 use gatewright_controller::Kind;
@@ -105,6 +105,7 @@ impl Operator {
             Step::RemoveFinalizer => {
                 ctx.remove_finalizer(cluster, api::FINALIZER_CLUSTER)
                     .await?;
+                lock(&self.tokens).remove(&desired.key);
             }
             Step::MintRpcSecret => {
                 let secret = random::hex()?;

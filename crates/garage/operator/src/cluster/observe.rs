@@ -3,13 +3,13 @@
 use super::Hands;
 use super::belongings::Revision;
 use crate::error::{Error, Result};
-use crate::operator::{Layout, Operator};
+use crate::operator::{Layout, Operator, lock};
 use crate::storage::{self, Asked, layout_of};
 use futures_util::future::join_all;
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{
     ClusterKey, Desired, External, Facts, Garage, Mode, Observed, Pod, Storage, Target, TargetSeen,
-    facts, former,
+    facts, former, told,
 };
 use gatewright_garage::config::Inherited;
 use gatewright_garage::identity::{NodeId, SlotKeys};
@@ -57,6 +57,7 @@ impl Operator {
                 .any(|one| one == api::FINALIZER_CLUSTER),
             namespace_ends: desired.absent && self.namespace_ends(namespace).await?,
             former: former(cluster),
+            told: told(cluster),
             ..Observed::default()
         };
         let mut hands = Hands::default();
@@ -119,7 +120,7 @@ impl Operator {
                 None => Err("there is no storage cluster to ask".to_owned()),
             },
             Mode::Gateway(Target::External(external)) => {
-                self.ask_external(cluster, namespace, external).await?
+                self.ask_external(cluster, desired, external).await?
             }
         };
         hands.inherited = match &found.cluster {
@@ -277,9 +278,10 @@ impl Operator {
     async fn ask_external(
         &self,
         cluster: &GarageCluster,
-        namespace: &str,
+        desired: &Desired,
         external: &External,
     ) -> Result<Result<Asked, String>> {
+        let namespace = &desired.key.namespace;
         let connect = cluster.spec.connect_to.as_ref();
         let entry = connect.and_then(|connect| connect.admin_token_secret_ref.as_ref());
         let Some(entry) = SecretKeyRef::given(entry) else {
@@ -287,7 +289,11 @@ impl Operator {
                 "spec.connectTo.adminTokenSecretRef is missing".to_owned()
             ));
         };
-        let Some(token) = self.secret(namespace, &entry).await? else {
+        let kept = || {
+            let tokens = lock(&self.tokens);
+            tokens.get(&desired.key).filter(|_| desired.absent).cloned()
+        };
+        let Some(token) = self.secret(namespace, &entry).await?.or_else(kept) else {
             let why = format!(
                 "Secret {namespace}/{} has no entry {}",
                 entry.name, entry.key
@@ -295,10 +301,11 @@ impl Operator {
             return Ok(Err(why));
         };
         let base = external.admin.trim_end_matches('/');
-        Ok(self
-            .ask(base, &token)
-            .await
-            .map_err(|error| Error::from(error).chain()))
+        let asked = self.ask(base, &token).await;
+        if asked.is_ok() {
+            lock(&self.tokens).insert(desired.key.clone(), token);
+        }
+        Ok(asked.map_err(|error| Error::from(error).chain()))
     }
 
     /// What the Admin API says; `true` when the layout was read whole.

@@ -163,6 +163,68 @@ fn a_deleted_gateway_cluster_leaves_no_role() {
 }
 
 #[test]
+fn nodes_are_seen_off_when_their_namespace_has_lost_their_keys() {
+    let mut world = World::with_storage();
+    world.converge(&gateway(2));
+    world.seen.told = world.seen.keys.clone();
+    world.seen.former = world.seen.keys.values().copied().collect();
+    world.seen.keys.clear();
+    for pod in &mut world.seen.pods {
+        (pod.terminating, pod.running) = (true, true);
+    }
+    let absent = Desired {
+        absent: true,
+        ..gateway(2)
+    };
+    let steps = plan(&absent, &world.seen).steps;
+    let seen_off: BTreeSet<NodeId> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::SeeOff { node, .. } => Some(*node),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(seen_off, world.seen.former);
+}
+
+#[test]
+fn dead_gateways_keep_nothing_once_the_layout_without_them_is_confirmed() {
+    let mut world = World::with_storage();
+    world.converge(&gateway(2));
+    let absent = Desired {
+        absent: true,
+        ..gateway(2)
+    };
+    let own: BTreeSet<NodeId> = world.seen.keys.values().copied().collect();
+    let facts = world.facts();
+    facts.layout.roles.retain(|_, role| role.capacity.is_some());
+    for (up, confirmed, done) in [
+        (false, true, true),
+        (true, true, false),
+        (false, false, false),
+    ] {
+        let facts = world.facts();
+        facts.layout.history = Some(layout::History {
+            draining: [facts.layout.version - 1].into(),
+            behind: own.clone(),
+            confirmed,
+        });
+        for node in &own {
+            match up {
+                true => drop(facts.layout.up.insert(*node)),
+                false => drop(facts.layout.up.remove(node)),
+            }
+        }
+        let steps = plan(&absent, &world.seen).steps;
+        assert_eq!(
+            steps.contains(&Step::RemoveFinalizer),
+            done,
+            "up {up}, confirmed {confirmed}: {steps:?}"
+        );
+    }
+}
+
+#[test]
 fn a_gateway_cluster_goes_at_once_when_nobody_is_left_to_tell() {
     let absent = Desired {
         absent: true,

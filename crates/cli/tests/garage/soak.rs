@@ -1,0 +1,188 @@
+//! What takes minutes: every gateway pod replaced, images and settings rolled out under load, gateways
+//! added and removed, rest, deletion. It runs when `GATEWRIGHT_SOAK` is set.
+
+use std::time::Duration;
+
+use gatewright_testkit::await_condition;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::node::{expect, xtask};
+use crate::rig::{Key, Namespace, World};
+use crate::{GATEWAY, STORAGE, endpoints, names, report, seconds, served_by, service};
+
+/// The same Garage under another name.
+const OTHER_IMAGE: &str = "gatewright.local/garage:v2.5.0";
+
+/// For a storage cluster with five gateways that serve.
+pub(crate) async fn all(world: &World, namespace: &Namespace<'_>, key: &Key) {
+    let before = version(namespace).await;
+    let unchanged = || async {
+        let layout = namespace.layout(STORAGE).await;
+        assert_eq!(layout["version"], json!(before), "the layout has changed");
+        assert_eq!(layout["stagedRoleChanges"], json!([]));
+    };
+    let load = key.load(&service(namespace, GATEWAY));
+    for pod in names(&namespace.pods(GATEWAY)) {
+        let begun = Instant::now();
+        namespace.kubectl(&format!("delete pod {pod} --wait=false"));
+        served_by(namespace, GATEWAY, 5, &[pod], seconds(90)).await;
+        let took = begun.elapsed().as_secs_f64();
+        eprintln!("MEASURED a new pod serves {took:.1} s after one was deleted");
+    }
+    key.round_trip(&endpoints(&namespace.pods(GATEWAY)));
+    unchanged().await;
+    report("deletion of each gateway pod", load);
+
+    let garage = gatewright_testkit::part("garage").expect("it was here before");
+    let garage = garage.to_str().expect("a path in UTF-8");
+    let image = xtask(&["cluster", "image", "--folder", "/", OTHER_IMAGE, garage]);
+    expect(image, "cargo xtask cluster image");
+    for (what, spec) in [
+        (
+            "resources",
+            json!({ "resources": { "requests": { "cpu": "10m" } } }),
+        ),
+        (
+            "env",
+            json!({ "env": [{ "name": "GREETING", "value": "hello" }] }),
+        ),
+        ("image", json!({ "image": OTHER_IMAGE })),
+    ] {
+        let load = key.load(&service(namespace, GATEWAY));
+        let before = names(&namespace.pods(GATEWAY));
+        let begun = Instant::now();
+        namespace.patch(
+            &format!("garagecluster/{GATEWAY}"),
+            &json!({ "spec": spec }),
+        );
+        served_by(namespace, GATEWAY, 5, &before, seconds(210)).await;
+        eprintln!(
+            "MEASURED {what} rolled out in {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
+        unchanged().await;
+        report(&format!("a change of {what}"), load);
+    }
+
+    scaling_survives_a_killed_operator(world, namespace).await;
+    fifty_gateways_come_and_go(namespace).await;
+    at_rest_nothing_is_written(world, namespace).await;
+    storage_is_held_and_gateways_go(namespace).await;
+}
+
+/// One layout version up and one down, whenever the operator dies.
+async fn scaling_survives_a_killed_operator(world: &World, namespace: &Namespace<'_>) {
+    for replicas in [8, 2] {
+        let before = version(namespace).await;
+        let begun = Instant::now();
+        scale(namespace, replicas);
+        await_condition("the layout is staged or changed", seconds(60), || async {
+            let layout = namespace.layout(STORAGE).await;
+            layout["version"] != json!(before) || layout["stagedRoleChanges"] != json!([])
+        })
+        .await;
+        world.kill_operator();
+        world.start_operator();
+        scaled(namespace, replicas, before + 1).await;
+        let took = begun.elapsed().as_secs_f64();
+        eprintln!("MEASURED scaled to {replicas} in {took:.1} s, the operator killed on the way");
+    }
+}
+
+/// Many gateways come and go, each time with one layout version.
+async fn fifty_gateways_come_and_go(namespace: &Namespace<'_>) {
+    for replicas in [50, 2] {
+        let before = version(namespace).await;
+        let begun = Instant::now();
+        scale(namespace, replicas);
+        let took = scaled(namespace, replicas, before + 1).await;
+        let (served, settled) = (begun.elapsed() - took, took.as_secs_f64());
+        eprintln!(
+            "MEASURED scaled to {replicas} in {:.1} s, settled {settled:.1} s later",
+            served.as_secs_f64()
+        );
+    }
+}
+
+async fn version(namespace: &Namespace<'_>) -> u64 {
+    let layout = namespace.layout(STORAGE).await;
+    layout["version"].as_u64().expect("a number")
+}
+
+fn scale(namespace: &Namespace<'_>, replicas: usize) {
+    namespace.kubectl(&format!(
+        "scale garagecluster {GATEWAY} --replicas={replicas}"
+    ));
+}
+
+/// Waits until this many pods serve and nothing relies on an older layout, of which `then` is the only
+/// newer one; how long the layout took after the pods.
+async fn scaled(namespace: &Namespace<'_>, replicas: usize, then: u64) -> Duration {
+    let limit = seconds(60 + 5 * replicas as u64);
+    served_by(namespace, GATEWAY, replicas, &[], limit).await;
+    let begun = Instant::now();
+    await_condition("the layout has settled", seconds(30), || async {
+        namespace.is_settled(STORAGE).await
+    })
+    .await;
+    let took = begun.elapsed();
+    assert_eq!(namespace.gateway_roles(STORAGE).await, replicas);
+    assert_eq!(version(namespace).await, then, "one version for each step");
+    took
+}
+
+async fn at_rest_nothing_is_written(world: &World, namespace: &Namespace<'_>) {
+    namespace.ready(STORAGE, seconds(60)).await;
+    namespace.ready(GATEWAY, seconds(60)).await;
+    await_condition("the layout has settled", seconds(60), || async {
+        namespace.is_settled(STORAGE).await
+    })
+    .await;
+    let writes = || async {
+        let all = world
+            .metric("gatewright_api_writes_total")
+            .await
+            .unwrap_or_default();
+        let rounds = world
+            .metric("gatewright_reconcile_total")
+            .await
+            .unwrap_or_default();
+        (all, rounds)
+    };
+    // Whole rounds go by: the clusters are looked at again and there is nothing to write.
+    let (before, rounds) = writes().await;
+    await_condition("two more rounds", seconds(150), || async {
+        writes().await.1 >= rounds + 4.0
+    })
+    .await;
+    assert_eq!(writes().await.0, before, "something is written at rest");
+    let memory = world.memory().unwrap_or_default() / 1024 / 1024;
+    eprintln!("MEASURED operator at rest: 0 writes, {memory} MiB");
+}
+
+async fn storage_is_held_and_gateways_go(namespace: &Namespace<'_>) {
+    namespace.kubectl(&format!("delete garagecluster {STORAGE} --wait=false"));
+    await_condition(
+        "the storage cluster says why it stays",
+        seconds(30),
+        || async {
+            let storage = namespace.get(&format!("garagecluster/{STORAGE}"));
+            storage.to_string().contains("delete those first")
+        },
+    )
+    .await;
+    assert_eq!(namespace.pods(STORAGE).len(), 3);
+    let begun = Instant::now();
+    namespace.kubectl(&format!("delete garagecluster {GATEWAY} --timeout=60s"));
+    eprintln!(
+        "MEASURED gateway cluster gone after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    await_condition(
+        "the storage cluster goes with its last user",
+        seconds(60),
+        || async { namespace.get(&format!("garagecluster/{STORAGE}")).is_null() },
+    )
+    .await;
+}
