@@ -37,7 +37,7 @@ pub use health::Health;
 pub use kind::{Kind, Reach};
 pub use leading::leading;
 pub use metrics::Metrics;
-pub use namespaces::Namespaces;
+pub use namespaces::{Namespaces, follow};
 pub use runner::Next;
 pub use status::status_differs;
 pub use write::{Created, Deleted};

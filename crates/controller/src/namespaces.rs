@@ -20,6 +20,10 @@ pub enum Namespaces {
     Only(BTreeSet<String>),
 }
 
+/// How many objects are read at a time when a watch begins: all of them at once would be held in memory
+/// together, decoded, and what that takes is not all given back.
+const PAGE: u32 = 100;
+
 impl Namespaces {
     /// Those of a list; an empty one means all.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
@@ -57,7 +61,8 @@ impl Namespaces {
     /// A controller of the objects of kind `K`. It begins when all namespaces have been listed.
     ///
     /// Add what else wakes it with `owns_stream` and `watches_stream` and [`Namespaces::related`];
-    /// run it with [`crate::runner::run`]. Its `store()` has all objects that are looked at.
+    /// run it with [`crate::runner::run`]. Its `store()` has all objects that are looked at,
+    /// without their managed fields: before [`crate::Ctx::write_status`] an object is read anew.
     pub fn controller<K>(&self, client: &Client, config: watcher::Config) -> Controller<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -71,7 +76,7 @@ impl Namespaces {
         let (reader, writer) = store::<K>();
         let names = match self {
             Self::All => {
-                let events = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+                let events = follow(Api::<K>::all(client.clone()), config);
                 let events = reflector(writer, events).applied_objects();
                 return Controller::for_stream(events, reader);
             }
@@ -83,7 +88,7 @@ impl Namespaces {
             .into_iter()
             .enumerate()
             .map(|(place, api)| {
-                let events = watcher(api, config.clone()).default_backoff();
+                let events = follow(api, config.clone());
                 events.map(move |event| (place, event)).boxed()
             });
         let events = stream::select_all(watches).flat_map(move |(place, event)| {
@@ -113,11 +118,25 @@ impl Namespaces {
     {
         let apis = self.apis::<K>(client);
         let watches = apis.into_iter().map(|api| {
-            let events = watcher(api, config.clone()).default_backoff();
+            let events = follow(api, config.clone());
             events.touched_objects().boxed()
         });
         stream::select_all(watches)
     }
+}
+
+/// A watch of objects without their managed fields. Who manages which field is more than half of many
+/// objects, and nothing that a controller decides on.
+pub fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watcher(api, config.page_size(PAGE))
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
 }
 
 /// Makes the events of several watches look like those of one. A store takes a finished list for

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::operator::{Layout, Operator};
 use crate::storage::{Asked, layout_of};
 use futures_util::{Stream, StreamExt as _, stream};
-use gatewright_controller::Namespaces;
-use gatewright_garage::api::GarageCluster;
+use gatewright_controller::{Namespaces, follow};
+use gatewright_garage::api::{GarageCluster, GarageClusterStatus};
 use gatewright_garage::cluster::ClusterKey;
 use gatewright_garage::objects::SecretKeyRef;
 use gatewright_garage::tenant;
@@ -191,6 +191,21 @@ pub(crate) fn lives_in(cluster: &GarageCluster) -> Layout {
     }
 }
 
+/// What `kubectl apply` remembers: the whole object once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Leaves of a cluster what a [`Catalog`] is asked for: the phase says whether it is worth a look, and the
+/// rest of its status is most of the object. Every controller has a catalog of its own.
+pub(crate) fn slim(cluster: &mut GarageCluster) {
+    if let Some(annotations) = &mut cluster.metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    cluster.status = cluster.status.take().map(|status| GarageClusterStatus {
+        phase: status.phase,
+        ..GarageClusterStatus::default()
+    });
+}
+
 /// All objects of a kind, as a watch tells them.
 pub(crate) struct Catalog<K: Resource<DynamicType = ()> + Clone + 'static> {
     stores: Vec<Store<K>>,
@@ -206,10 +221,12 @@ where
         + Sync
         + 'static,
 {
-    /// The catalog, and the changes that fill it as they are read.
+    /// The catalog, and the changes that fill it as they are read. `slim` takes from an object what is not
+    /// to be kept.
     pub(crate) fn watch(
         namespaces: &Namespaces,
         client: &Client,
+        slim: fn(&mut K),
     ) -> (
         Arc<Self>,
         impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>,
@@ -218,7 +235,7 @@ where
         let mut streams = Vec::new();
         for api in namespaces.apis::<K>(client) {
             let (reader, writer) = store();
-            let events = watcher(api, watcher::Config::default()).default_backoff();
+            let events = follow(api, watcher::Config::default()).modify(slim);
             streams.push(reflector(writer, events).touched_objects().boxed());
             stores.push(reader);
         }
@@ -288,5 +305,28 @@ impl Marks {
         );
         let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         marks.insert(place(cluster), mark.clone()) != Some(mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slim_cluster_keeps_its_wishes_and_its_phase() {
+        let whole = serde_json::json!({
+            "metadata": { "name": "a", "annotations": { LAST_APPLIED: "{}", "mine": "1" } },
+            "spec": { "replicas": 3 },
+            "status": { "phase": "Running", "readyReplicas": 3, "totalNodes": 3 },
+        });
+        let mut cluster: GarageCluster = serde_json::from_value(whole).expect("a cluster");
+        let wished = cluster.spec.clone();
+        slim(&mut cluster);
+        assert_eq!(cluster.spec, wished);
+        let annotations = cluster.metadata.annotations.unwrap_or_default();
+        assert_eq!(annotations.into_keys().collect::<Vec<_>>(), ["mine"]);
+        let status = cluster.status.expect("a status");
+        assert_eq!(status.phase.as_deref(), Some("Running"));
+        assert_eq!((status.ready_replicas, status.total_nodes), (None, None));
     }
 }

@@ -42,6 +42,8 @@ pub struct Operator {
     pub(crate) options: Options,
     layouts: Mutex<BTreeMap<Layout, Arc<tokio::sync::Mutex<Known>>>>,
     clients: Mutex<BTreeMap<String, admin::Client>>,
+    /// Of all clients, by whether they use TLS.
+    connections: Mutex<BTreeMap<bool, admin::Connections>>,
     patience: Mutex<BTreeMap<String, Patience>>,
     pub(crate) farewells: Farewells,
     pub(crate) grants: Grants,
@@ -92,6 +94,7 @@ impl Operator {
             options,
             layouts: Mutex::default(),
             clients: Mutex::default(),
+            connections: Mutex::default(),
             patience: Mutex::default(),
             farewells: Farewells::default(),
             grants: Grants::default(),
@@ -117,19 +120,29 @@ impl Operator {
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        // A Garage that ends waits ten seconds for open connections. Those of a pod cost little to make.
-        let idle_connections = usize::from(base.starts_with("https:"));
-        let settings = admin::Settings {
-            idle_connections,
-            ..admin::Settings::default()
-        };
-        let client = admin::Client::new(base, token.clone(), settings)?;
+        let client = admin::Client::over(&self.connections(base)?, base, token.clone())?;
         // Pods come and go, each with an address of its own.
         if clients.len() > 1024 {
             clients.clear();
         }
         clients.insert(key, client.clone());
         Ok(client)
+    }
+
+    fn connections(&self, base: &str) -> Result<admin::Connections, admin::Error> {
+        let tls = base.starts_with("https:");
+        let mut all = lock(&self.connections);
+        if let Some(connections) = all.get(&tls) {
+            return Ok(connections.clone());
+        }
+        // A Garage that ends waits ten seconds for open connections. Those of a pod cost little to make.
+        let settings = admin::Settings {
+            idle_connections: usize::from(tls),
+            ..admin::Settings::default()
+        };
+        let connections = admin::Connections::new(base, settings)?;
+        all.insert(tls, connections.clone());
+        Ok(connections)
     }
 
     /// When to look again at an object that waits: soon at first, less often the longer it waits for

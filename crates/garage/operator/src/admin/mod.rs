@@ -16,4 +16,4 @@ mod transport;
 pub use buckets::BucketSelector;
 pub use error::Error;
 pub use nodes::Node;
-pub use transport::{Client, Settings};
+pub use transport::{Client, Connections, Settings};

@@ -50,6 +50,36 @@ impl Default for Settings {
     }
 }
 
+/// What clients may have in common: the connections, and TLS that is configured once. A client of its own
+/// for each node would cost tens of kilobytes each. Cheap to clone.
+#[derive(Clone)]
+pub struct Connections {
+    http: Http,
+    settings: Settings,
+}
+
+type Http = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    /// For clients of APIs with the scheme of `base`.
+    pub fn new(base: &str, settings: Settings) -> Result<Self, Error> {
+        let (scheme, authority) = parse_base(base)?;
+        let http = connect(&scheme, &settings).map_err(|source| Error::Roots {
+            at: format!("{scheme}://{authority}"),
+            source,
+        })?;
+        Ok(Self { http, settings })
+    }
+}
+
 /// The Admin API of one node. Clones share their connections.
 #[derive(Clone)]
 pub struct Client {
@@ -64,8 +94,7 @@ struct Shared {
     /// `Bearer ...`, marked as sensitive.
     authorization: HeaderValue,
     token: Redacted<String>,
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    settings: Settings,
+    connections: Connections,
 }
 
 impl fmt::Debug for Client {
@@ -89,6 +118,15 @@ impl Client {
     /// A client of the API at `base` (`http://host:port` or `https://host:port`), with a bearer token:
     /// the one of Garage's configuration or one that `CreateAdminToken` made. Connects to nothing yet.
     pub fn new(base: &str, token: Redacted<String>, settings: Settings) -> Result<Self, Error> {
+        Self::over(&Connections::new(base, settings)?, base, token)
+    }
+
+    /// The same over connections that others use too; they have to be for the scheme of `base`.
+    pub fn over(
+        connections: &Connections,
+        base: &str,
+        token: Redacted<String>,
+    ) -> Result<Self, Error> {
         let (scheme, authority) = parse_base(base)?;
         let at = format!("{scheme}://{authority}");
         let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
@@ -96,20 +134,15 @@ impl Client {
             return Err(Error::Token { at });
         };
         authorization.set_sensitive(true);
-        let http = connections(&scheme, &settings).map_err(|source| Error::Roots {
-            at: at.clone(),
-            source,
-        })?;
         Ok(Self {
-            timeout: settings.request_timeout,
+            timeout: connections.settings.request_timeout,
             shared: Arc::new(Shared {
                 scheme,
                 authority,
                 at,
                 authorization,
                 token,
-                http,
-                settings,
+                connections: connections.clone(),
             }),
         })
     }
@@ -225,9 +258,9 @@ impl Client {
         let request = self
             .request(call, path)
             .map_err(|e| unreachable(e.into()))?;
-        let limit = self.shared.settings.response_limit;
+        let limit = self.shared.connections.settings.response_limit;
         let exchange = async {
-            let answer = self.shared.http.request(request).await;
+            let answer = self.shared.connections.http.request(request).await;
             let (head, body) = answer.map_err(|e| unreachable(e.into()))?.into_parts();
             match Limited::new(body, limit).collect().await {
                 Ok(body) => Ok((head.status, body.to_bytes())),
@@ -355,9 +388,7 @@ fn parse_base(base: &str) -> Result<(Scheme, Authority), Error> {
     Ok((scheme, authority))
 }
 
-type Connections = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
-fn connections(scheme: &Scheme, settings: &Settings) -> std::io::Result<Connections> {
+fn connect(scheme: &Scheme, settings: &Settings) -> std::io::Result<Http> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);

@@ -7,7 +7,7 @@ mod observe;
 pub(crate) use observe::get as get_bucket;
 
 use crate::error::{Error, Result};
-use crate::home::{Catalog, Home, Marks, place};
+use crate::home::{Catalog, Home, Marks, place, slim};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn};
 use gatewright_controller::{Next, runner};
@@ -44,8 +44,8 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
     let client = operator.ctx.client().clone();
     let namespaces = &operator.options.namespaces;
     let controller = namespaces.controller::<GarageBucket>(&client, watcher::Config::default());
-    let (keys, key_changes) = Catalog::<GarageKey>::watch(namespaces, &client);
-    let (clusters, cluster_changes) = Catalog::<GarageCluster>::watch(namespaces, &client);
+    let (keys, key_changes) = Catalog::<GarageKey>::watch(namespaces, &client, |_| {});
+    let (clusters, cluster_changes) = Catalog::watch(namespaces, &client, slim);
     let shared = Arc::new(Buckets {
         operator: operator.clone(),
         buckets: controller.store(),

@@ -8,7 +8,7 @@ pub(crate) use observe::secrets_of;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::home::{Catalog, Marks, place};
+use crate::home::{Catalog, Marks, place, slim};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn};
 use gatewright_controller::{Next, runner};
@@ -46,8 +46,8 @@ pub async fn run(operator: Arc<Operator>, clock: Clock, cancel: CancellationToke
     let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
     let labelled = watcher::Config::default().labels(&ours);
     let controller = namespaces.controller::<GarageKey>(&client, watcher::Config::default());
-    let (buckets, bucket_changes) = Catalog::<GarageBucket>::watch(namespaces, &client);
-    let (clusters, cluster_changes) = Catalog::<GarageCluster>::watch(namespaces, &client);
+    let (buckets, bucket_changes) = Catalog::<GarageBucket>::watch(namespaces, &client, |_| {});
+    let (clusters, cluster_changes) = Catalog::watch(namespaces, &client, slim);
     let shared = Arc::new(Keys {
         operator: operator.clone(),
         keys: controller.store(),

@@ -6,7 +6,7 @@ mod observe;
 mod own;
 
 use crate::error::{Error, Result};
-use crate::home::{Catalog, Marks, place};
+use crate::home::{Catalog, Marks, place, slim};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn};
 use gatewright_controller::{Next, runner};
@@ -41,7 +41,7 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
     let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
     let labelled = || watcher::Config::default().labels(&ours);
     let controller = namespaces.controller::<GarageNode>(&client, watcher::Config::default());
-    let (clusters, cluster_changes) = Catalog::<GarageCluster>::watch(namespaces, &client);
+    let (clusters, cluster_changes) = Catalog::watch(namespaces, &client, slim);
     let nodes = controller.store();
     let shared = Arc::new(Nodes {
         operator: operator.clone(),

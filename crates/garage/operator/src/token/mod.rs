@@ -3,7 +3,7 @@
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::home::{Catalog, Home, Marks, place};
+use crate::home::{Catalog, Home, Marks, place, slim};
 use crate::key::{secrets_of, until};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn};
@@ -54,7 +54,7 @@ pub async fn run(operator: Arc<Operator>, clock: Clock, cancel: CancellationToke
     let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
     let labelled = watcher::Config::default().labels(&ours);
     let controller = namespaces.controller::<GarageAdminToken>(&client, watcher::Config::default());
-    let (clusters, cluster_changes) = Catalog::<GarageCluster>::watch(namespaces, &client);
+    let (clusters, cluster_changes) = Catalog::watch(namespaces, &client, slim);
     let shared = Arc::new(Tokens {
         operator: operator.clone(),
         tokens: controller.store(),
