@@ -29,6 +29,8 @@ const START: Duration = Duration::from_secs(180);
 const MANIFEST: &str = "deploy/operator.yaml";
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Clusters that are being made at a time: all at once would measure how they hinder each other.
+const UNDER_WAY: usize = 40;
 /// Clusters in one namespace.
 const CROWD: usize = 10;
 /// Bytes in a MiB, in MB.
@@ -157,11 +159,15 @@ impl World<'_> {
         })?;
         self.statuses = Some(Statuses::follow(self.control.port));
         let begun = stopwatch::now();
-        self.create_clusters()?;
         let limit = Duration::from_secs(60).max(MAKING * u32::try_from(self.setup.clusters)?);
+        let mut pairs = 0;
         self.wait("all clusters run", limit, |world| {
             world.kubelet.as_ref().map_or(Ok(()), Kubelet::check)?;
             let running = world.statuses.as_ref().map_or(0, Statuses::running);
+            while pairs * 2 < world.setup.clusters.min(running + UNDER_WAY) {
+                world.create_pair(pairs)?;
+                pairs += 1;
+            }
             Ok(running == world.setup.clusters)
         })?;
         figures.making_seconds = begun.elapsed().as_secs_f64();
@@ -206,21 +212,22 @@ impl World<'_> {
 
     /// Nothing changes.
     fn rest(&mut self, figures: &mut Figures) -> Result<()> {
+        let versions = self.versions()?;
         self.farm.reset();
-        let before = self.counts()?;
         let begun = stopwatch::now();
+        let before = self.counts()?;
         let window = Duration::from_secs(self.setup.seconds);
         self.wait("the time at rest is over", window * 2, |_| {
             Ok(begun.elapsed() >= window)
         })?;
         figures.rest_seconds = begun.elapsed().as_secs_f64();
-        (figures.calls, figures.most_calls) = self.calls();
         let after = self.counts()?;
+        (figures.calls, figures.most_calls) = after.calls;
         figures.rest_cpu = after.cpu - before.cpu;
         figures.rest_reconciliations = after.reconciliations - before.reconciliations;
         figures.rest_reads = after.reads - before.reads;
         figures.own_writes = after.own_writes - before.own_writes;
-        let changed = changed(&before.versions, &after.versions);
+        let changed = changed(&versions, &self.versions()?);
         figures.seen_writes = (after.writes - before.writes).max(changed);
         figures.rss_at_rest = self.operator.rss_mib() * MB;
         figures.peak = self.operator.peak_mib() * MB;
@@ -251,18 +258,15 @@ impl World<'_> {
         self.operator.spawn(name, &command, &log)
     }
 
-    fn create_clusters(&mut self) -> Result<()> {
-        let pairs = self.setup.clusters / 2;
-        for number in 0..pairs {
-            let namespace = namespace_of(number);
-            if (number * 2).is_multiple_of(CROWD) {
-                let object = json!({ "metadata": { "name": namespace } });
-                self.api.post("/api/v1/namespaces", &object)?;
-            }
-            let path = format!("/{GROUP}/namespaces/{namespace}/garageclusters");
-            for object in pair(number, self.setup.first_port + 4) {
-                self.api.post(&path, &object)?;
-            }
+    fn create_pair(&mut self, number: usize) -> Result<()> {
+        let namespace = namespace_of(number);
+        if (number * 2).is_multiple_of(CROWD) {
+            let object = json!({ "metadata": { "name": namespace } });
+            self.api.post("/api/v1/namespaces", &object)?;
+        }
+        let path = format!("/{GROUP}/namespaces/{namespace}/garageclusters");
+        for object in pair(number, self.setup.first_port + 4) {
+            self.api.post(&path, &object)?;
         }
         Ok(())
     }
@@ -335,16 +339,19 @@ impl World<'_> {
     }
 
     fn counts(&mut self) -> Result<Counts> {
-        let versions = self.versions()?;
+        let cpu = self.operator.cpu_seconds();
+        let reconciliations = self.reconciliations()?;
+        let calls = self.calls();
+        let reads = self.reads()?;
         let page = self.api.text("/metrics")?;
         let own_writes = self.own("gatewright_api_writes_total", |_| true);
         Ok(Counts {
-            cpu: self.operator.cpu_seconds(),
-            reconciliations: self.reconciliations()?,
-            reads: self.reads()?,
+            cpu,
+            reconciliations,
+            calls,
+            reads,
             own_writes: own_writes.context("the operator tells no metrics")? as u64,
             writes: sum(&page, "apiserver_request_total", is_write) as u64,
-            versions,
         })
     }
 }
@@ -366,10 +373,10 @@ impl Drop for World<'_> {
 struct Counts {
     cpu: f64,
     reconciliations: u64,
+    calls: (u64, u64),
     reads: u64,
     own_writes: u64,
     writes: u64,
-    versions: Versions,
 }
 
 /// By uid.
