@@ -22,7 +22,7 @@ use super::metrics::{is_one_of, is_write, sum};
 use crate::{stopwatch, workspace};
 
 /// How long it may take until everything is made, for each cluster, and at least a minute.
-const MAKING: Duration = Duration::from_millis(1_200);
+const MAKING: Duration = Duration::from_secs(4);
 /// How long the second start may take.
 const START: Duration = Duration::from_secs(180);
 /// Says how the operator is deployed.
