@@ -12,6 +12,10 @@ use crate::{endpoints, seconds};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_reach_storage_of_other_namespaces_and_elsewhere() {
+    // Two minutes, and as much load as two cores carry beside the other test.
+    if std::env::var_os("GATEWRIGHT_SOAK").is_none() {
+        return;
+    }
     let Some(world) = World::shared() else { return };
     world.leads().await;
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/garage");
