@@ -4,6 +4,7 @@ import json, os, sys, threading, time
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ResponseStreamingError
 
 
 def client():
@@ -35,6 +36,16 @@ def count(error=None):
                 total["errors"].append(f"{time.strftime('%H:%M:%S')} {error!r}")
 
 
+def read(s3, key):
+    # boto3 retries requests, not bodies that break off half way: those are its caller's to ask for again.
+    for left in (3, 2, 1, 0):
+        try:
+            return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        except ResponseStreamingError:
+            if not left:
+                raise
+
+
 def work(name):
     turn = 0
     s3 = client()
@@ -51,8 +62,7 @@ def work(name):
             count(error)
             continue
         try:
-            same = s3.get_object(Bucket=bucket, Key=key)["Body"].read() == body
-            count(None if same else "another body")
+            count(None if read(s3, key) == body else "another body")
         except Exception as error:
             count(error)
 
