@@ -244,28 +244,25 @@ fn volumes(spec: &GarageClusterSpec, problems: &mut Problems) -> Volumes {
 /// The ids that the object's status names: nodes that were ours, whatever became of their keys.
 #[must_use]
 pub fn former(cluster: &GarageCluster) -> BTreeSet<crate::identity::NodeId> {
-    let status = cluster.status.as_ref();
-    let slots = status
-        .map(|status| status.gateways.as_slice())
-        .unwrap_or_default();
-    slots
-        .iter()
-        .filter_map(|slot: &api::GatewayStatus| slot.node_id.parse().ok())
-        .collect()
+    let slots = slots(cluster).iter();
+    slots.filter_map(|slot| slot.node_id.parse().ok()).collect()
 }
 
 /// The nodes of slots as the object's status told them last. Where a namespace is deleted, the Secret with
 /// their keys goes before their pods.
 #[must_use]
 pub fn told(cluster: &GarageCluster) -> BTreeMap<u32, crate::identity::NodeId> {
-    let status = cluster.status.as_ref();
-    let slots = status
-        .map(|status| status.gateways.as_slice())
-        .unwrap_or_default();
-    slots
+    slots(cluster)
         .iter()
         .filter_map(|slot| Some((u32::try_from(slot.slot?).ok()?, slot.node_id.parse().ok()?)))
         .collect()
+}
+
+fn slots(cluster: &GarageCluster) -> &[api::GatewayStatus] {
+    let status = cluster.status.as_ref();
+    status
+        .map(|status| status.gateways.as_slice())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
