@@ -76,8 +76,8 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
 
     let begun = Instant::now();
     namespace.apply(&specified("garage-gateway.yaml"));
-    namespace.ready(STORAGE, seconds(180)).await;
-    await_condition("all gateways have their role", seconds(180), || async {
+    namespace.ready(STORAGE, seconds(90)).await;
+    await_condition("all gateways have their role", seconds(60), || async {
         namespace.gateway_roles(STORAGE).await == 5
     })
     .await;
@@ -85,7 +85,7 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
         "MEASURED layout complete after {:.1} s",
         begun.elapsed().as_secs_f64()
     );
-    namespace.ready(GATEWAY, seconds(180)).await;
+    namespace.ready(GATEWAY, seconds(90)).await;
     eprintln!(
         "MEASURED gateways serve after {:.1} s",
         begun.elapsed().as_secs_f64()
@@ -104,7 +104,7 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
     );
 
     let key = namespace.bucket(STORAGE, "photos").await;
-    await_condition("each gateway knows the key", seconds(90), || async {
+    await_condition("each gateway knows the key", seconds(30), || async {
         namespace.pods(GATEWAY).iter().all(is_ready)
     })
     .await;
@@ -122,7 +122,7 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
         let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
         let before = restarts(&namespace.get(&format!("pod/{pod}")));
         kill_garage(&pod);
-        await_condition("the container is back", seconds(120), || async {
+        await_condition("the container is back", seconds(60), || async {
             let now = namespace.get(&format!("pod/{pod}"));
             restarts(&now) > before && is_ready(&now)
         })
@@ -133,6 +133,7 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
 
     // Minutes long: for whoever changes how pods are replaced.
     if std::env::var_os("GATEWRIGHT_SOAK").is_some() {
+        reach::gateways_reach_storage_of_other_namespaces_and_elsewhere(&world).await;
         soak::all(&world, &namespace, &key).await;
     }
 }

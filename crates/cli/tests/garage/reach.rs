@@ -10,14 +10,8 @@ use tokio::time::Instant;
 use crate::rig::{Namespace, World};
 use crate::{endpoints, seconds};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn gateways_reach_storage_of_other_namespaces_and_elsewhere() {
-    // Two minutes, and as much load as two cores carry beside the other test.
-    if std::env::var_os("GATEWRIGHT_SOAK").is_none() {
-        return;
-    }
-    let Some(world) = World::shared() else { return };
-    world.leads().await;
+/// Two minutes long, and as much load as two cores carry: it runs when `GATEWRIGHT_SOAK` is set.
+pub(crate) async fn gateways_reach_storage_of_other_namespaces_and_elsewhere(world: &World) {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/garage");
     world.node.apply(&manifests.join("referencegrants.yaml"));
     let (store, web, far) = (
