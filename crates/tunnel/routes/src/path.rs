@@ -87,6 +87,11 @@ pub(crate) fn is_routable(path: &str) -> bool {
 
 /// Whether decoding and resolving would leave the path as it is. May say no too often, never yes too often.
 fn is_plain(path: &[u8]) -> bool {
+    // Without a way out in the middle, many bytes are looked at in one step.
+    let special = |&byte: &u8| matches!(byte, b'%' | b'\\' | b'.' | 0);
+    if !path.iter().fold(false, |found, byte| found | special(byte)) {
+        return true;
+    }
     let mut previous = 0;
     for &byte in path {
         // No element that starts with a dot is looked at closer here.

@@ -13,15 +13,15 @@ const LINEAR: usize = 8;
 
 /// The routes of one host pattern, at least one, of which no two have the same key.
 ///
-/// A lookup among a million routes waits for memory, not for the processor: what a host with one short path needs lies
-/// in one piece, and of a host with many paths only that piece of the text is read where the path must be. Cloning
-/// shares everything but that one piece.
+/// A lookup among a million routes waits for memory, not for the processor, and longest where it goes on in another
+/// page: what a host with one short path needs lies in its slot of the table, and what one with many paths needs in a
+/// second piece. Cloning shares everything but the slot.
 #[derive(Debug, Clone)]
 pub(crate) struct HostRules<P> {
     kind: Kind,
     name_length: u8,
-    /// The name; then, unless there are many, a record per rule: exact ones first, then the longer ones, so that the
-    /// first match wins.
+    /// The name, then a record per rule: up to [`LINEAR`] of them with exact ones first, then the longer ones, so that
+    /// the first match wins; more of them as an [`Index`].
     text: Text,
     entries: Entries<P>,
 }
@@ -30,15 +30,8 @@ pub(crate) struct HostRules<P> {
 #[derive(Debug, Clone)]
 enum Entries<P> {
     One(P),
-    // The vectors cost one step more than slices would, and make the slots of all hosts smaller.
-    Few(Arc<Vec<P>>),
-    Many(Arc<Many<P>>),
-}
-
-#[derive(Debug)]
-struct Many<P> {
-    entries: Box<[P]>,
-    index: Index,
+    // A vector costs one step more than a slice would, and makes the slots of all hosts smaller.
+    Several(Arc<Vec<P>>),
 }
 
 /// Bytes that are in place if they are few.
@@ -66,20 +59,22 @@ const EXACT_BIT: u16 = 1 << 15;
 
 /// Finds a rule by the hash of its key: the hashes of all prefixes of a path come out of one pass over it.
 ///
-/// Records with hashes that are alike lie side by side. Where they begin is a short list, which mostly stays in the
-/// processor's cache, so that only the records themselves are waited for.
-#[derive(Debug)]
-struct Index {
-    text: Box<[u8]>,
-    /// Where each bucket begins, and where the last one ends. The number of buckets is a power of two.
-    begins: Box<[u32]>,
+/// As it stands in the text: [`INDEX_HEAD`], where each bucket begins and the last one ends (4 bytes each, counted
+/// from the first record), then the records, those of a bucket side by side. Numbers are little-endian.
+struct Index<'a> {
     /// Bit n: there is a prefix of n elements; bit 63: of 63 or more.
     depths: u64,
     has_exact: bool,
+    /// One more than there are buckets, whose number is a power of two.
+    begins: &'a [[u8; 4]],
+    records: &'a [u8],
 }
 
+/// Depths (8 bytes), number of buckets (4), whether there are exact rules (1).
+const INDEX_HEAD: usize = 13;
+
 /// Rules in a bucket, on average at most; half as many at least.
-const BUCKET: usize = 4;
+const BUCKET: usize = 2;
 
 impl<P> HostRules<P> {
     /// `None` if no route is left. A path that no request can have is left out.
@@ -132,12 +127,14 @@ impl<P> HostRules<P> {
         let name_length = u8::try_from(name.len()).ok()?;
         let entries = match entries.len() {
             0 | 1 => Entries::One(entries.pop()?),
-            2..=LINEAR => Entries::Few(Arc::new(entries)),
             rules => {
-                let index = Index::new(&text[name.len()..], rules);
-                text.truncate(name.len());
-                let entries = entries.into();
-                Entries::Many(Arc::new(Many { entries, index }))
+                if rules > LINEAR {
+                    let index = index(&text[name.len()..], rules);
+                    text.truncate(name.len());
+                    text.extend_from_slice(&index);
+                }
+                entries.shrink_to_fit();
+                Entries::Several(Arc::new(entries))
             }
         };
         Some(Self {
@@ -161,8 +158,7 @@ impl<P> HostRules<P> {
     pub(crate) fn len(&self) -> usize {
         match &self.entries {
             Entries::One(_) => 1,
-            Entries::Few(entries) => entries.len(),
-            Entries::Many(many) => many.entries.len(),
+            Entries::Several(entries) => entries.len(),
         }
     }
 
@@ -170,21 +166,18 @@ impl<P> HostRules<P> {
     pub(crate) fn entry(&self, rule: usize) -> Option<&P> {
         match &self.entries {
             Entries::One(entry) => Some(entry),
-            Entries::Few(entries) => entries.get(rule),
-            Entries::Many(many) => many.entries.get(rule),
+            Entries::Several(entries) => entries.get(rule),
         }
     }
 
     /// The number of the rule that wins for one reading of a path, which starts with a slash.
     pub(crate) fn find(&self, path: &[u8]) -> Option<usize> {
+        let rules = &self.text.bytes()[usize::from(self.name_length)..];
         match &self.entries {
-            Entries::One(_) | Entries::Few(_) => {
-                let mut records = records(&self.text.bytes()[usize::from(self.name_length)..]);
-                records
-                    .find(|record| record.matches(path))
-                    .map(|record| record.number)
-            }
-            Entries::Many(many) => many.index.find(path),
+            Entries::Several(entries) if entries.len() > LINEAR => Index::read(rules)?.find(path),
+            Entries::One(_) | Entries::Several(_) => records(rules)
+                .find(|record| record.matches(path))
+                .map(|record| record.number),
         }
     }
 
@@ -192,15 +185,8 @@ impl<P> HostRules<P> {
     pub(crate) fn heap_bytes(&self) -> usize {
         let entries = match &self.entries {
             Entries::One(_) => 0,
-            Entries::Few(entries) => COUNTERS + size_of_val(&**entries) + size_of_val(&entries[..]),
-            Entries::Many(many) => {
-                let Many { entries, index } = &**many;
-                let Index { text, begins, .. } = index;
-                COUNTERS
-                    + size_of_val(&**many)
-                    + size_of_val(&**entries)
-                    + text.len()
-                    + size_of_val(&**begins)
+            Entries::Several(entries) => {
+                COUNTERS + size_of_val(&**entries) + size_of_val(&entries[..])
             }
         };
         self.text.heap() + entries
@@ -280,83 +266,117 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Keeps an exact `/foo` apart from a prefix `/foo`.
 const EXACT: u64 = 0xa5a5_a5a5_5a5a_5a5a;
 
-/// Adds one element, without its slash, to the hash of the elements before it. A cluster chooses the keys of its
-/// own hosts only, so what it gains from collisions is its own slowness.
-fn add_element(hash: u64, element: &[u8]) -> u64 {
-    let mut hash = hash ^ element.len() as u64;
-    let mut mix = |word: [u8; 8]| {
-        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+/// Adds the element that begins at `start` to the hash of the elements before it; returns where it ends: at a slash or
+/// at the end of the path. A cluster chooses the keys of its own hosts only, so what it gains from collisions is its
+/// own slowness.
+fn add_element(mut hash: u64, path: &[u8], start: usize) -> (u64, usize) {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const SLASHES: u64 = u64::from_le_bytes([b'/'; 8]);
+    let mut mix = |word: u64| {
+        hash = (hash ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
         hash ^= hash >> 32;
     };
-    let (words, rest) = element.as_chunks::<8>();
-    words.iter().for_each(|&word| mix(word));
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    mix(last);
-    hash
+    let mut at = start;
+    loop {
+        let rest = path.get(at..).unwrap_or_default();
+        let word = u64::from_le_bytes(rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut last = [b'/'; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            last
+        }));
+        // Bytes that are slashes have become zero, and the lowest zero byte is the lowest with its top bit set here.
+        let zeros = word ^ SLASHES;
+        let found = zeros.wrapping_sub(ONES) & !zeros & (ONES << 7);
+        if found == 0 {
+            mix(word);
+            at += 8;
+            continue;
+        }
+        let length = found.trailing_zeros() / 8;
+        let element = word & ((1 << (8 * length)) - 1);
+        // Less than eight bytes are left, and the highest one has room for their number.
+        mix(element | u64::from(length) << 56);
+        return (hash, at + length as usize);
+    }
 }
 
 /// Calls `visit` with depth, hash and length of the empty prefix and of every prefix that ends before a slash or
-/// at the end of the path.
-fn prefixes(path: &[u8], mut visit: impl FnMut(usize, u64, usize)) -> u64 {
+/// at the end of the path, but for those of more than `deepest` elements; returns the hash of the last one.
+fn prefixes(path: &[u8], deepest: usize, mut visit: impl FnMut(usize, u64, usize)) -> u64 {
     let mut hash = SEED;
     visit(0, hash, 0);
-    let mut start = 1;
+    let mut end = 0;
     let mut depth = 0;
-    while start <= path.len() {
-        let end = path[start..]
-            .iter()
-            .position(|&byte| byte == b'/')
-            .map_or(path.len(), |at| start + at);
-        hash = add_element(hash, &path[start..end]);
+    while end < path.len() && depth < deepest {
+        (hash, end) = add_element(hash, path, end + 1);
         depth += 1;
         visit(depth, hash, end);
-        start = end + 1;
     }
     hash
 }
 
-impl Index {
-    /// Of a text with so many rules.
-    fn new(text: &[u8], rules: usize) -> Self {
-        let buckets = rules.div_ceil(BUCKET).next_power_of_two();
-        let (mut depths, mut has_exact) = (0, false);
-        let mut placed: Vec<(usize, Record<'_>)> = records(text)
-            .map(|record| {
-                let mut depth = 0;
-                let mut hash = prefixes(record.key, |deeper, _, _| depth = deeper);
-                if record.exact {
-                    has_exact = true;
-                    hash ^= EXACT;
-                } else {
-                    depths |= depth_bit(depth);
-                }
-                (bucket(hash, buckets), record)
-            })
-            .collect();
-        placed.sort_by_key(|(bucket, _)| *bucket);
-        let mut sorted = Vec::with_capacity(text.len());
-        let mut begins = Vec::with_capacity(buckets + 1);
-        let mut placed = placed.into_iter().peekable();
-        for bucket in 0..buckets {
-            // The text was made so that everything in it is within 32 bits.
-            begins.push(sorted.len() as u32);
-            while let Some((_, record)) = placed.next_if(|(of, _)| *of == bucket) {
-                sorted.extend_from_slice(record.bytes);
+/// The index over so many records.
+fn index(text: &[u8], rules: usize) -> Vec<u8> {
+    let buckets = rules.div_ceil(BUCKET).next_power_of_two();
+    let (mut depths, mut has_exact) = (0, false);
+    let mut placed: Vec<(usize, Record<'_>)> = records(text)
+        .map(|record| {
+            let mut depth = 0;
+            let mut hash = prefixes(record.key, usize::MAX, |deeper, _, _| depth = deeper);
+            if record.exact {
+                has_exact = true;
+                hash ^= EXACT;
+            } else {
+                depths |= depth_bit(depth);
             }
-        }
-        begins.push(sorted.len() as u32);
-        Self {
-            text: sorted.into(),
-            begins: begins.into(),
-            depths,
-            has_exact,
-        }
+            (bucket(hash, buckets), record)
+        })
+        .collect();
+    placed.sort_by_key(|(bucket, _)| *bucket);
+    // The text was made so that everything in it, and there is a record for each rule, is within 32 bits.
+    let mut begins = vec![0_u32; buckets + 1];
+    for (bucket, record) in &placed {
+        begins[bucket + 1] += record.bytes.len() as u32;
+    }
+    for bucket in 0..buckets {
+        begins[bucket + 1] += begins[bucket];
+    }
+    let mut index = Vec::with_capacity(INDEX_HEAD + size_of_val(&begins[..]) + text.len());
+    index.extend_from_slice(&depths.to_le_bytes());
+    index.extend_from_slice(&(buckets as u32).to_le_bytes());
+    index.push(u8::from(has_exact));
+    index.extend(begins.iter().flat_map(|begin| begin.to_le_bytes()));
+    for (_, record) in placed {
+        index.extend_from_slice(record.bytes);
+    }
+    index
+}
+
+impl<'a> Index<'a> {
+    /// The index that a text is.
+    fn read(text: &'a [u8]) -> Option<Self> {
+        let (head, rest) = text.split_first_chunk::<INDEX_HEAD>()?;
+        let &[a, b, c, d, e, f, g, h, i, j, k, l, exact] = head;
+        let buckets = u32::from_le_bytes([i, j, k, l]) as usize;
+        let (begins, records) = rest.split_at_checked((buckets + 1) * 4)?;
+        let (begins, _) = begins.as_chunks();
+        Some(Self {
+            depths: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            has_exact: exact != 0,
+            begins,
+            records,
+        })
     }
 
     fn find(&self, path: &[u8]) -> Option<usize> {
         let mut longest = None;
-        let whole = prefixes(path, |depth, hash, length| {
+        // An exact rule is found by the hash of all elements.
+        let deepest = if self.has_exact {
+            usize::MAX
+        } else {
+            deepest(self.depths)
+        };
+        let whole = prefixes(path, deepest, |depth, hash, length| {
             if self.depths & depth_bit(depth) != 0
                 && let Some(rule) = self.get(hash, &path[..length], false)
             {
@@ -373,8 +393,8 @@ impl Index {
 
     fn get(&self, hash: u64, key: &[u8], exact: bool) -> Option<usize> {
         let bucket = bucket(hash, self.begins.len() - 1);
-        let (begin, end) = (self.begins[bucket], self.begins[bucket + 1]);
-        records(&self.text[begin as usize..end as usize])
+        let begin = |bucket: usize| u32::from_le_bytes(self.begins[bucket]) as usize;
+        records(&self.records[begin(bucket)..begin(bucket + 1)])
             .find(|record| record.exact == exact && record.key == key)
             .map(|record| record.number)
     }
@@ -389,24 +409,53 @@ fn depth_bit(depth: usize) -> u64 {
     1 << depth.min(63)
 }
 
+/// The greatest depth that has one of these bits.
+fn deepest(depths: u64) -> usize {
+    match 64 - depths.leading_zeros() {
+        64 => usize::MAX,
+        bits => bits.saturating_sub(1) as usize,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_prefix_of_a_path_is_visited_once() {
-        let mut seen = Vec::new();
-        prefixes(b"/a//b/", |depth, _, length| seen.push((depth, length)));
-        assert_eq!(seen, [(0, 0), (1, 2), (2, 3), (3, 5), (4, 6)]);
-        let mut seen = Vec::new();
-        prefixes(b"/", |depth, _, length| seen.push((depth, length)));
-        assert_eq!(seen, [(0, 0), (1, 1)]);
+        let visited = |path: &[u8], deepest| {
+            let mut seen = Vec::new();
+            prefixes(path, deepest, |depth, _, length| seen.push((depth, length)));
+            seen
+        };
+        let all = usize::MAX;
+        assert_eq!(
+            visited(b"/a//b/", all),
+            [(0, 0), (1, 2), (2, 3), (3, 5), (4, 6)]
+        );
+        assert_eq!(visited(b"/a//b/", 2), [(0, 0), (1, 2), (2, 3)]);
+        assert_eq!(visited(b"/a//b/", 0), [(0, 0)]);
+        assert_eq!(visited(b"/", all), [(0, 0), (1, 1)]);
+        assert_eq!(visited(b"", all), [(0, 0)]);
+        assert_eq!(
+            visited(b"/of-eight/longer-than-eight/x", all),
+            [(0, 0), (1, 9), (2, 27), (3, 29)]
+        );
+    }
+
+    #[test]
+    fn no_prefix_is_left_out_that_has_a_rule() {
+        for depth in [0, 1, 5, 62, 63, 64, 100] {
+            assert!(deepest(depth_bit(depth)) >= depth, "{depth}");
+            assert!(deepest(depth_bit(depth) | depth_bit(0)) >= depth, "{depth}");
+        }
+        assert_eq!(deepest(depth_bit(5) | depth_bit(2)), 5);
     }
 
     #[test]
     fn elements_do_not_run_together_in_the_hash() {
-        let hash = |path: &[u8]| prefixes(path, |_, _, _| ());
-        let paths: [&[u8]; 8] = [
+        let hash = |path: &[u8]| prefixes(path, usize::MAX, |_, _, _| ());
+        let paths: [&[u8]; 12] = [
             b"",
             b"/",
             b"//",
@@ -414,7 +463,11 @@ mod tests {
             b"/a/b",
             b"/ab/",
             b"/a\0b",
+            b"/abcdefg",
             b"/abcdefgh",
+            b"/abcdefgh/",
+            b"/abcdefgh\0",
+            b"/abcdefgh/i",
         ];
         for (at, a) in paths.iter().enumerate() {
             for b in &paths[at + 1..] {
