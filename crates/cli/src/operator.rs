@@ -185,6 +185,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
     let mut options = Options {
         namespaces,
+        own_namespace: Some(lease_namespace(&args)),
         ..Options::default()
     };
     if let Some(image) = &args.garage_image {

@@ -174,6 +174,12 @@ impl Error {
             .is_some_and(kube::core::Status::is_already_exists)
     }
 
+    /// Whether a right is missing.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Forbidden { .. })
+    }
+
     /// Whether the apiserver finds the content wrong.
     #[must_use]
     pub fn is_invalid(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gatewright_agent::Agent;
@@ -19,6 +19,7 @@ on_both_carriers! {
     a_deleted_cluster_is_closed_and_forgotten,
     a_rotated_token_closes_the_old_connections_within_five_seconds,
     an_agent_comes_back_after_its_edge_restarted,
+    flaw_4_a_body_crosses_the_tunnel_as_it_is,
     flaw_30_an_agents_restart_loses_no_request_beside_a_second_agent,
 }
 
@@ -201,6 +202,8 @@ async fn flaw_30_an_agents_restart_loses_no_request_beside_a_second_agent(carrie
 struct Wire {
     address: SocketAddr,
     passed: Arc<AtomicUsize>,
+    /// Bytes towards the target, of connections that have ended.
+    carried: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -209,21 +212,25 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
         let address = listener.local_addr().expect("its address");
         let passed = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&passed);
+        let carried = Arc::new(AtomicU64::new(0));
+        let (counter, bytes) = (Arc::clone(&passed), Arc::clone(&carried));
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (mut near, _) = listener.accept().await.expect("accept");
                 counter.fetch_add(1, Ordering::SeqCst);
+                let bytes = Arc::clone(&bytes);
                 connections.spawn(async move {
                     let mut far = TcpStream::connect(target).await.expect("connect");
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    let copied = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    bytes.fetch_add(copied.map_or(0, |(there, _)| there), Ordering::SeqCst);
                 });
             }
         });
         Self {
             address,
             passed,
+            carried,
             task,
         }
     }
@@ -232,6 +239,39 @@ impl Wire {
     fn cut(&self) {
         self.task.abort();
     }
+}
+
+/// Base64 in JSON would add a third.
+async fn flaw_4_a_body_crosses_the_tunnel_as_it_is(carrier: Carrier) {
+    const SIZE: u64 = 16 * 1024 * 1024;
+    let backend = Backend::start().await;
+    let tunnel = Tunnel::with(carrier)
+        .app(backend.address())
+        .agents(0)
+        .start()
+        .await;
+    let (scheme, target) = match (carrier, tunnel.edge().tunnel_address()) {
+        (Carrier::Tls, Some(address)) => ("tls", address),
+        (Carrier::WebSocket | Carrier::Tls, _) => ("ws", tunnel.http()),
+    };
+    let wire = Wire::to(target).await;
+    let mut config = tunnel.agent_config().clone();
+    config["edges"] = json!([format!("{scheme}://{}", wire.address)]);
+    let agent = launch(&config).await;
+    await_sync(&agent).await;
+    let response = tunnel.get(APP, &format!("/bytes/{SIZE}")).await;
+    assert_eq!(response.body.len() as u64, SIZE);
+    agent.drain().await;
+    let carried = || wire.carried.load(Ordering::SeqCst);
+    await_condition("the end of the agent's connections", SOON, || async {
+        carried() >= SIZE
+    })
+    .await;
+    assert!(
+        carried() < SIZE + SIZE / 50,
+        "{} bytes for {SIZE}",
+        carried()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

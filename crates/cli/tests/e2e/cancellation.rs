@@ -21,7 +21,9 @@ use crate::tunnel::{APP, Carrier, SOON, Tunnel, error_code};
 on_both_carriers! {
     flaw_11_a_user_who_leaves_is_felt_by_the_backend,
     flaw_11_a_reset_http_2_stream_is_felt_by_the_backend,
+    flaw_4_users_who_read_nothing_hold_up_neither_requests_nor_control_messages,
     flaw_5_a_backend_that_reads_nothing_stops_nobody_else,
+    flaw_9_users_who_leave_in_the_middle_never_end_the_agent,
     flaw_2_more_than_fifty_slow_requests_at_once,
     a_backend_that_breaks_off_never_ends_cleanly_for_the_user,
     an_upload_that_breaks_off_never_ends_cleanly_for_the_backend,
@@ -260,6 +262,87 @@ async fn flaw_5_a_backend_that_reads_nothing_stops_nobody_else(carrier: Carrier)
     for (upload, _) in uploads {
         upload.abort();
     }
+}
+
+async fn flaw_4_users_who_read_nothing_hold_up_neither_requests_nor_control_messages(
+    carrier: Carrier,
+) {
+    let backend = Backend::start().await;
+    let other = Backend::start().await;
+    let tunnel = Tunnel::with(carrier).app(backend.address()).start().await;
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        let mut reader = tunnel.connect().await;
+        let request = format!("GET /bytes/10000000000 HTTP/1.1\r\nHost: {APP}\r\n\r\n");
+        reader.send(request).await.expect("send");
+        reader.read_head().await.expect("a head");
+        readers.push(reader);
+    }
+    let sent = AtomicU64::new(0);
+    await_condition("downloads that have filled their windows", SOON, || async {
+        let now = backend.counters().sent_bytes;
+        now > 0 && sent.swap(now, Ordering::Relaxed) == now
+    })
+    .await;
+    for _ in 0..50 {
+        assert_eq!(tunnel.get(APP, "/status/200").await.status(), 200);
+    }
+    // The agent tells of a new route on the connections that these downloads stand on.
+    tunnel.put_apps(&[
+        (APP, "/", backend.address()),
+        ("late.example.test", "/", other.address()),
+    ]);
+    tunnel
+        .await_answer("late.example.test", "/status/200", 200, "")
+        .await;
+    assert_eq!(backend.counters().in_flight, 8, "they still wait");
+    assert_eq!(
+        tunnel
+            .agent(0)
+            .status()
+            .borrow()
+            .connections
+            .values()
+            .sum::<u32>(),
+        2,
+        "the connections are the first ones"
+    );
+}
+
+async fn flaw_9_users_who_leave_in_the_middle_never_end_the_agent(carrier: Carrier) {
+    const USERS: usize = 200;
+    let backend = Backend::start().await;
+    let tunnel = Tunnel::with(carrier).app(backend.address()).start().await;
+    let connections = tunnel.agent(0).status();
+    let mut users = tokio::task::JoinSet::new();
+    for user in 0..USERS {
+        let mut connection = tunnel.connect().await;
+        users.spawn(async move {
+            let request = format!("GET /bytes/10000000000 HTTP/1.1\r\nHost: {APP}\r\n\r\n");
+            connection.send(request).await.expect("send");
+            connection.read_head().await.expect("a head");
+            // Each at another point of its stream, while data for it is on the way.
+            let taken = 1 + 7_919 * user;
+            connection.read_exactly(taken).await.expect("a piece");
+            if user % 2 == 0 {
+                connection.reset().expect("reset the connection");
+            }
+        });
+    }
+    while let Some(left) = users.join_next().await {
+        left.expect("a user's task");
+    }
+    backend
+        .await_counters("the end of all downloads", |seen| {
+            seen.in_flight == 0 && seen.aborted == USERS as u64
+        })
+        .await;
+    assert_eq!(tunnel.get(APP, "/status/200").await.status(), 200);
+    assert_eq!(
+        connections.has_changed().ok(),
+        Some(false),
+        "nothing was dialled anew"
+    );
 }
 
 async fn an_upload_that_the_backend_leaves_unread_ends_in_time(carrier: Carrier) {

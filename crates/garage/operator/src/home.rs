@@ -139,7 +139,11 @@ impl Operator {
             let why = "spec.connectTo needs adminApiEndpoint and adminTokenSecretRef";
             return Ok(Err(why.to_owned()));
         };
-        let Some(token) = self.secret(&namespace, &entry).await? else {
+        let mut token = self.secret(&namespace, &entry).await?;
+        if token.is_none() && cluster.metadata.deletion_timestamp.is_some() {
+            token = self.tokens.get(&self.ctx, &place(cluster)).await?;
+        }
+        let Some(token) = token else {
             return Ok(Err(format!(
                 "Secret {namespace}/{} has no entry {}",
                 entry.name, entry.key

@@ -17,9 +17,11 @@ mod refusal;
 mod run;
 mod storage;
 pub mod token;
+mod tokens;
 pub mod webhook;
 
 pub use clock::Clock;
 pub use error::{Error, Result};
 pub use operator::{Operator, Options};
 pub use run::run;
+pub use tokens::KEPT_TOKENS;

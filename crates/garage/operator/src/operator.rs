@@ -4,8 +4,8 @@
 use crate::admin;
 use crate::farewell::Farewells;
 use crate::grants::Grants;
+use crate::tokens::Tokens;
 use gatewright_controller::{Ctx, Namespaces};
-use gatewright_garage::cluster::ClusterKey;
 use gatewright_garage::layout::Redundancy;
 use gatewright_garage::objects::secrets;
 use gatewright_garage::secret::Redacted;
@@ -19,6 +19,8 @@ use tokio::time::Instant;
 pub struct Options {
     /// Where it acts.
     pub namespaces: Namespaces,
+    /// Where the operator keeps what has to outlive the namespaces it acts in; `None`: in memory.
+    pub own_namespace: Option<String>,
     /// Image of clusters that name none.
     pub image: String,
     /// How soon a cluster that is as asked is looked at again. Each look asks the storage cluster's
@@ -30,6 +32,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             namespaces: Namespaces::default(),
+            own_namespace: None,
             image: "dxflrs/garage:v2.5.0".to_owned(),
             poll: Duration::from_secs(60),
         }
@@ -47,9 +50,8 @@ pub struct Operator {
     patience: Mutex<BTreeMap<String, Patience>>,
     pub(crate) farewells: Farewells,
     pub(crate) grants: Grants,
-    /// Admin tokens of storage elsewhere, as they worked last. A namespace that is deleted loses its
-    /// Secrets at once, and its gateways' roles have to go all the same.
-    pub(crate) tokens: Mutex<BTreeMap<ClusterKey, Redacted<String>>>,
+    /// Admin tokens of storage elsewhere, as they worked last.
+    pub(crate) tokens: Tokens,
 }
 
 /// Whose layout: changes of one are made one after the other, whoever wants them.
@@ -89,6 +91,7 @@ impl Operator {
     /// `ctx` writes for the controller `garage`.
     #[must_use]
     pub fn new(ctx: Ctx, options: Options) -> Self {
+        let tokens = Tokens::new(options.own_namespace.clone());
         Self {
             ctx,
             options,
@@ -98,7 +101,7 @@ impl Operator {
             patience: Mutex::default(),
             farewells: Farewells::default(),
             grants: Grants::default(),
-            tokens: Mutex::default(),
+            tokens,
         }
     }
 

@@ -9,7 +9,8 @@ use gatewright_controller::webhook::{
 };
 use gatewright_garage::admission::{self, World};
 use gatewright_garage::api::{
-    GROUP, GarageAdminToken, GarageBucket, GarageCluster, GarageKey, GarageNode, VERSION,
+    GROUP, GarageAdminToken, GarageBucket, GarageCluster, GarageClusterStatus, GarageKey,
+    GarageNode, VERSION,
 };
 use gatewright_garage::cluster::ClusterKey;
 use k8s_openapi::NamespaceResourceScope;
@@ -17,7 +18,7 @@ use k8s_openapi::api::admissionregistration::v1::RuleWithOperations;
 use kube::api::ListParams;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, Operation};
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -26,6 +27,8 @@ use std::time::Duration;
 
 /// Path below `/admit/`, and what follows `validate.` in the webhook's name.
 const HANDLER: &str = "garage";
+/// Objects in a page of a list.
+const PAGE: u32 = 100;
 
 /// What objects are read with, and where.
 struct Reader {
@@ -105,6 +108,7 @@ async fn review(reader: &Reader, request: AdmissionRequest<DynamicObject>) -> Ve
         "GarageCluster" if request.operation == Operation::Delete => {
             deletion(reader, &request).await
         }
+        _ if leaves_the_spec(&request) => Ok(admission::Verdict::default()),
         "GarageCluster" => judge(reader, &request, admission::cluster).await,
         "GarageNode" => judge(reader, &request, admission::node).await,
         "GarageBucket" => judge(reader, &request, admission::bucket).await,
@@ -135,6 +139,15 @@ async fn review(reader: &Reader, request: AdmissionRequest<DynamicObject>) -> Ve
     }
 }
 
+/// Of an update that leaves the spec alone the rules say nothing, so nothing is read for it: the operator's own
+/// finalizers are such.
+fn leaves_the_spec(request: &AdmissionRequest<DynamicObject>) -> bool {
+    let (Some(new), Some(old)) = (&request.object, &request.old_object) else {
+        return false;
+    };
+    new.data.get("spec") == old.data.get("spec")
+}
+
 async fn judge<K>(
     reader: &Reader,
     request: &AdmissionRequest<DynamicObject>,
@@ -156,7 +169,8 @@ where
     };
     // An old object that cannot be read any more is no reason to refuse the one that mends it.
     let old = read::<K>(request.old_object.as_ref()).unwrap_or_default();
-    let world = world(reader).await?;
+    let (kind, namespace) = (&request.kind.kind, request.namespace.as_deref());
+    let world = world(reader, kind, namespace).await?;
     Ok(rules(&new, old.as_ref(), &world))
 }
 
@@ -167,7 +181,11 @@ async fn deletion(
     let Ok(Some(cluster)) = read::<GarageCluster>(request.old_object.as_ref()) else {
         return Ok(admission::Verdict::default());
     };
-    let world = world(reader).await?;
+    let clusters = reader.list(None).await?;
+    let world = World {
+        clusters: by_key(clusters),
+        ..World::default()
+    };
     Ok(admission::cluster_deletion(&cluster, &world))
 }
 
@@ -181,38 +199,102 @@ fn read<K: DeserializeOwned>(object: Option<&DynamicObject>) -> Result<Option<K>
         .map_err(|error| format!("the object cannot be read: {error}"))
 }
 
-/// What the rules look at. Reviews are rare, and a list is never older than the request.
-async fn world(reader: &Reader) -> Result<World> {
-    let (client, namespaces) = (&reader.client, &reader.namespaces);
-    let clusters: Vec<GarageCluster> = list(client, namespaces).await?;
-    let nodes: Vec<GarageNode> = list(client, namespaces).await?;
-    let buckets: Vec<GarageBucket> = list(client, namespaces).await?;
-    let keys: Vec<GarageKey> = list(client, namespaces).await?;
-    let tokens: Vec<GarageAdminToken> = list(client, namespaces).await?;
-    Ok(World {
-        clusters: by_key(clusters),
-        nodes: by_key(nodes),
-        buckets: Some(by_key(buckets)),
-        keys: Some(by_key(keys)),
-        tokens: by_key(tokens),
-        grants: reader.grants.all(client, namespaces).await?,
-    })
+/// What the rules for a kind look at. Reviews are rare, and a list is never older than the request.
+async fn world(reader: &Reader, kind: &str, namespace: Option<&str>) -> Result<World> {
+    let mut world = World {
+        clusters: by_key(reader.list(None).await?),
+        grants: reader
+            .grants
+            .all(&reader.client, &reader.namespaces)
+            .await?,
+        ..World::default()
+    };
+    match kind {
+        "GarageCluster" | "GarageNode" => world.nodes = by_key(reader.list(None).await?),
+        "GarageBucket" => {
+            world.buckets = Some(by_key(reader.list(None).await?));
+            world.keys = Some(by_key(reader.list(namespace).await?));
+        }
+        // Users of Secrets: those of the same namespace.
+        _ => {
+            world.buckets = Some(by_key(reader.list(namespace).await?));
+            world.keys = Some(by_key(reader.list(namespace).await?));
+            world.tokens = by_key(reader.list(namespace).await?);
+        }
+    }
+    Ok(world)
 }
 
-async fn list<K>(client: &Client, namespaces: &Namespaces) -> Result<Vec<K>>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
-    let mut found = Vec::new();
-    for api in namespaces.apis::<K>(client) {
-        let list = api.list(&ListParams::default()).await;
-        let action = format!("list the {}s", K::kind(&()));
-        found.extend(list.map_err(|source| Error::read(action, source))?.items);
+impl Reader {
+    /// All objects of a kind, or those of a namespace, in pages and without what no rule looks at: a thousand
+    /// clusters as they come are ten megabytes.
+    async fn list<K: Reviewed>(&self, namespace: Option<&str>) -> Result<Vec<K>> {
+        let apis = match namespace {
+            Some(namespace) => vec![Api::namespaced(self.client.clone(), namespace)],
+            None => self.namespaces.apis::<K>(&self.client),
+        };
+        let mut found = Vec::new();
+        for api in apis {
+            pages(&api, &mut found).await?;
+        }
+        Ok(found)
     }
-    Ok(found)
+}
+
+/// Adds everything there is. A list that grew too old between two pages (410) is begun anew, once.
+async fn pages<K: Reviewed>(api: &Api<K>, found: &mut Vec<K>) -> Result<()> {
+    let (first, mut again) = (found.len(), true);
+    let mut parameters = ListParams::default().limit(PAGE);
+    loop {
+        match api.list(&parameters).await {
+            Ok(page) => {
+                found.extend(page.items.into_iter().map(Reviewed::slim));
+                match page.metadata.continue_.filter(|next| !next.is_empty()) {
+                    Some(next) => parameters = parameters.continue_token(&next),
+                    None => return Ok(()),
+                }
+            }
+            Err(kube::Error::Api(status)) if status.code == 410 && again => {
+                again = false;
+                found.truncate(first);
+                parameters = ListParams::default().limit(PAGE);
+            }
+            Err(source) => {
+                let action = format!("list the {}s", K::kind(&()));
+                return Err(Error::read(action, source));
+            }
+        }
+    }
+}
+
+/// A kind that rules look at.
+trait Reviewed:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
+{
+    /// Leaves of an object what rules look at.
+    #[must_use]
+    fn slim(mut self) -> Self {
+        let meta = self.meta_mut();
+        (meta.managed_fields, meta.annotations) = (None, None);
+        self
+    }
+}
+
+impl Reviewed for GarageNode {}
+impl Reviewed for GarageBucket {}
+impl Reviewed for GarageKey {}
+impl Reviewed for GarageAdminToken {}
+
+impl Reviewed for GarageCluster {
+    fn slim(mut self) -> Self {
+        (self.metadata.managed_fields, self.metadata.annotations) = (None, None);
+        // The zones of its nodes.
+        self.status = self.status.map(|status| GarageClusterStatus {
+            nodes: status.nodes,
+            ..GarageClusterStatus::default()
+        });
+        self
+    }
 }
 
 fn by_key<K: Resource>(objects: Vec<K>) -> BTreeMap<ClusterKey, Arc<K>> {
@@ -224,4 +306,40 @@ fn by_key<K: Resource>(objects: Vec<K>) -> BTreeMap<ClusterKey, Arc<K>> {
         (key, Arc::new(object))
     };
     objects.into_iter().map(keyed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn request(operation: &str, new: Value, old: Value) -> AdmissionRequest<DynamicObject> {
+        let object = |spec: Value, finalizers: Value| {
+            let metadata = json!({ "name": "a", "namespace": "n", "finalizers": finalizers });
+            json!({ "apiVersion": gatewright_garage::api::API_VERSION, "kind": "GarageCluster", "metadata": metadata, "spec": spec })
+        };
+        let old = match old {
+            Value::Null => Value::Null,
+            old => object(old, json!([])),
+        };
+        let kind = json!({ "group": GROUP, "version": VERSION, "kind": "GarageCluster" });
+        let resource = json!({ "group": GROUP, "version": VERSION, "resource": "garageclusters" });
+        let request = json!({
+            "uid": "u", "kind": kind, "resource": resource, "operation": operation, "userInfo": {},
+            "object": object(new, json!(["ours"])), "oldObject": old,
+        });
+        serde_json::from_value(request).expect("a request")
+    }
+
+    #[test]
+    fn nothing_is_read_for_an_update_that_leaves_the_spec_alone() {
+        let (three, four) = (json!({ "replicas": 3 }), json!({ "replicas": 4 }));
+        assert!(leaves_the_spec(&request(
+            "UPDATE",
+            three.clone(),
+            three.clone()
+        )));
+        assert!(!leaves_the_spec(&request("UPDATE", four, three.clone())));
+        assert!(!leaves_the_spec(&request("CREATE", three, Value::Null)));
+    }
 }

@@ -82,6 +82,8 @@ impl Answer {
             Content::Repeat { block, left, .. } => {
                 let size = (*left).min(block.len() as u64);
                 *left -= size;
+                let sent = &self.in_flight.shared.sent_bytes;
+                sent.fetch_add(size, Ordering::SeqCst);
                 Poll::Ready(Some(Ok(Frame::data(block.slice(..size as usize)))))
             }
             Content::Streamed(frames) => frames.poll_recv(cx),

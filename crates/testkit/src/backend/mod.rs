@@ -80,6 +80,8 @@ pub struct Counters {
     pub aborted: u64,
     /// Bytes of request bodies that `/sink` has read, also of those that never finished.
     pub sunk_bytes: u64,
+    /// Bytes of `/bytes` and `/chunked` that were handed out to be sent.
+    pub sent_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ struct Shared {
     in_flight: AtomicU64,
     aborted: AtomicU64,
     sunk_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
     releases: Semaphore,
 }
 
@@ -139,6 +142,7 @@ impl Backend {
             in_flight: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
             sunk_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
             releases: Semaphore::new(0),
         });
         let mut server = JoinSet::new();
@@ -165,6 +169,7 @@ impl Backend {
             in_flight: read(&self.shared.in_flight),
             aborted: read(&self.shared.aborted),
             sunk_bytes: read(&self.shared.sunk_bytes),
+            sent_bytes: read(&self.shared.sent_bytes),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::{DELETION_COST, Hands};
 use crate::error::{Error, Result};
-use crate::operator::{Known, Operator, lock};
+use crate::operator::{Known, Operator};
 use crate::random;
 use futures_util::future::join_all;
 use gatewright_controller::Kind;
@@ -73,10 +73,10 @@ impl Operator {
             self.ctx.ensure(budget, hands.budget.as_ref()).await?;
         }
         if let Some(set) = &objects.stateful_set {
-            self.ensure(set).await?;
+            self.ctx.ensure(set, hands.stateful_set.as_ref()).await?;
         }
         if let Some(set) = &objects.deployment {
-            self.ensure(set).await?;
+            self.ctx.ensure(set, hands.deployment.as_ref()).await?;
         }
         Ok(())
     }
@@ -103,9 +103,10 @@ impl Operator {
                 ctx.add_finalizer(cluster, api::FINALIZER_CLUSTER).await?;
             }
             Step::RemoveFinalizer => {
+                // The token goes last: without it nobody could go on here. Left behind, the next operator forgets it.
                 ctx.remove_finalizer(cluster, api::FINALIZER_CLUSTER)
                     .await?;
-                lock(&self.tokens).remove(&desired.key);
+                self.tokens.forget(ctx, &desired.key).await?;
             }
             Step::MintRpcSecret => {
                 let secret = random::hex()?;

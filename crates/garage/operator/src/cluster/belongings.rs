@@ -65,7 +65,9 @@ impl Operator {
                     observed: generation >= set.metadata.generation,
                     claims_match: true,
                 });
-                self.newest(namespace, &set).await
+                let newest = self.newest(namespace, &set).await;
+                hands.deployment = Some(set);
+                newest
             }
         }
     }

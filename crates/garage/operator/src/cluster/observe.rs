@@ -3,7 +3,7 @@
 use super::Hands;
 use super::belongings::Revision;
 use crate::error::{Error, Result};
-use crate::operator::{Layout, Operator, lock};
+use crate::operator::{Layout, Operator};
 use crate::storage::{self, Asked, layout_of};
 use futures_util::future::join_all;
 use gatewright_garage::api::{self, GarageCluster};
@@ -289,11 +289,11 @@ impl Operator {
                 "spec.connectTo.adminTokenSecretRef is missing".to_owned()
             ));
         };
-        let kept = || {
-            let tokens = lock(&self.tokens);
-            tokens.get(&desired.key).filter(|_| desired.absent).cloned()
-        };
-        let Some(token) = self.secret(namespace, &entry).await?.or_else(kept) else {
+        let mut token = self.secret(namespace, &entry).await?;
+        if token.is_none() && desired.absent {
+            token = self.tokens.get(&self.ctx, &desired.key).await?;
+        }
+        let Some(token) = token else {
             let why = format!(
                 "Secret {namespace}/{} has no entry {}",
                 entry.name, entry.key
@@ -303,7 +303,7 @@ impl Operator {
         let base = external.admin.trim_end_matches('/');
         let asked = self.ask(base, &token).await;
         if asked.is_ok() {
-            lock(&self.tokens).insert(desired.key.clone(), token);
+            self.tokens.keep(&self.ctx, &desired.key, &token).await?;
         }
         Ok(asked.map_err(|error| Error::from(error).chain()))
     }
