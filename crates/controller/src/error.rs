@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The apiserver forbids it.
     #[error(
-        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with deploy/agent.yaml or deploy/operator.yaml"
+        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with the manifests in deploy/"
     )]
     Forbidden {
         /// Verb and object, for instance `apply the status of Ingress default/web`.
@@ -145,6 +145,12 @@ impl Error {
             | Self::Certificate { .. }
             | Self::NotHolder { .. } => None,
         }
+    }
+
+    /// Whether the ServiceAccount lacks a rule for it.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Forbidden { .. })
     }
 
     /// Whether the object is gone, so that there is nothing left to do about it.
