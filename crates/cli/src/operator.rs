@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::ValueEnum;
-use gatewright_controller::health::{self, Health};
+use gatewright_controller::health::{self, Check, Health};
 use gatewright_controller::lease;
 use gatewright_controller::webhook::{self, Certificates, Endpoint, Server};
 use gatewright_controller::{Access, Ctx, Metrics, Namespaces, connect, crds, leading};
 use gatewright_garage_operator::{Operator, Options};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,8 @@ const LEASE: &str = "gatewright-operator";
 const CERTIFICATES: &str = "gatewright-webhook-certificates";
 /// Where a Pod finds its own namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// How often is looked for CRDs that somebody else installs.
+const CRDS: Duration = Duration::from_secs(2);
 /// How long what has begun may take to end.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -62,7 +65,8 @@ pub(crate) struct Args {
     /// A context of the kubeconfig.
     #[arg(long, env = "GATEWRIGHT_CONTEXT")]
     context: Option<String>,
-    /// Where the Lease and the webhook's Secret live; by default the Pod's namespace, else `default`.
+    /// Where the Lease and the webhook's Secret live; by default the Pod's namespace, else the first
+    /// --namespace, else `default`.
     #[arg(long, value_name = "NS", env = "GATEWRIGHT_LEASE_NAMESPACE")]
     lease_namespace: Option<String>,
     /// How long a replica that died keeps the others from writing, in seconds.
@@ -118,6 +122,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let client = connect(&access).await.map_err(crate::usage)?;
     let cancel = CancellationToken::new();
+    // One for all waits: a signal between two of them must not be lost.
+    let mut stopped = Box::pin(signals::stop());
     let tasks = TaskTracker::new();
     let metrics = Metrics::new();
     let health = Health::new();
@@ -133,14 +139,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         cancel.clone(),
     ));
 
-    let installed = health.check("CRDs established");
-    if !args.skip_crds {
-        let wanted = crate::crds::of(&args.controllers);
-        for crd in crds::install(&client, &wanted, CRD_REVISION).await? {
-            tracing::info!(name = crd.name, outcome = ?crd.outcome, "CRD");
+    let namespaces = Namespaces::new(args.namespaces.iter().cloned());
+    let established = health.check("CRDs established");
+    let wanted = crate::crds::of(&args.controllers);
+    if !install_crds(&args, &namespaces, &client, &wanted).await? {
+        tokio::select! {
+            () = await_crds(&client, &wanted, &established) => {}
+            stopped = &mut stopped => return stopped,
         }
     }
-    installed.pass();
+    established.pass();
 
     let identity = identity();
     let leadership = lease::start(
@@ -161,7 +169,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             .gated_by(leadership.clone())
             .measured_by(&metrics)
     };
-    let namespaces = Namespaces::new(args.namespaces.iter().cloned());
     let webhook = match (&endpoint, args.listen_webhook) {
         (Some(endpoint), Some(address)) => {
             let certificates = health.check("webhook certificates");
@@ -183,6 +190,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         }
     };
 
+    let configured = endpoint
+        .map(|endpoint| gatewright_garage_operator::webhook::configuration(endpoint, &namespaces));
     let mut options = Options {
         namespaces,
         own_namespace: Some(lease_namespace(&args)),
@@ -191,7 +200,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(image) = &args.garage_image {
         options.image.clone_from(image);
     }
-    let configured = endpoint.map(gatewright_garage_operator::webhook::configuration);
     let start = |token: CancellationToken| {
         let garage = Arc::new(Operator::new(ctx("garage"), options.clone()));
         let kept = webhook.clone().zip(configured.clone());
@@ -217,7 +225,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let stop = async {
         let stopped = tokio::select! {
-            stopped = signals::stop() => stopped,
+            stopped = &mut stopped => stopped,
             // The webhook could not be served.
             () = cancel.cancelled() => Ok(()),
         };
@@ -233,6 +241,78 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tracing::warn!("some tasks did not end in time");
     }
     Ok(())
+}
+
+/// Installs the CRDs, unless that is somebody else's; then `false`.
+async fn install_crds(
+    args: &Args,
+    namespaces: &Namespaces,
+    client: &kube::Client,
+    wanted: &[CustomResourceDefinition],
+) -> anyhow::Result<bool> {
+    if args.skip_crds {
+        return Ok(false);
+    }
+    match crds::install(client, wanted, CRD_REVISION).await {
+        Ok(installed) => {
+            for crd in installed {
+                tracing::info!(name = crd.name, outcome = ?crd.outcome, "CRD");
+            }
+            Ok(true)
+        }
+        // Whoever has only namespaces has no right on CRDs, and needs none.
+        Err(error) if error.is_forbidden() && *namespaces != Namespaces::All => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "leaving the CRDs to an administrator, as with --skip-crds"
+            );
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until the apiserver serves the kinds that somebody else installs: without them every watch fails.
+async fn await_crds(
+    client: &kube::Client,
+    wanted: &[CustomResourceDefinition],
+    established: &Check,
+) {
+    let mut told = false;
+    loop {
+        match crds::unserved(client, wanted).await {
+            Ok(missing) if missing.is_empty() => return,
+            Ok(missing) => {
+                let missing = missing.join(", ");
+                established.fail(&format!("not served: {missing}"));
+                if !told {
+                    tracing::warn!(
+                        missing,
+                        "waiting for CRDs; an administrator installs them: \
+                         gatewright crds | kubectl apply --server-side -f -"
+                    );
+                }
+            }
+            Err(error) if error.is_forbidden() => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "taking for granted that the CRDs are there");
+                return;
+            }
+            Err(error) => {
+                established.fail(&error.to_string());
+                if !told {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        error,
+                        "cannot find out whether the CRDs are there; trying again"
+                    );
+                }
+            }
+        }
+        told = true;
+        tokio::time::sleep(CRDS).await;
+    }
 }
 
 /// How the apiserver reaches the webhook; `None` if none is served.
@@ -288,10 +368,13 @@ async fn serve_webhook(
     Ok(certificates)
 }
 
+/// Outside of a Pod an operator of chosen namespaces may have no right in any other.
 fn lease_namespace(args: &Args) -> String {
     let given = args.lease_namespace.clone();
     let pod = || std::fs::read_to_string(NAMESPACE_FILE).ok();
-    let namespace = given.or_else(pod).unwrap_or_else(|| "default".to_owned());
+    let chosen = || args.namespaces.first().cloned();
+    let namespace = given.or_else(pod).or_else(chosen);
+    let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     namespace.trim().to_owned()
 }
 

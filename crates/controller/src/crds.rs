@@ -81,6 +81,35 @@ pub async fn install(
     Ok(installed)
 }
 
+/// The names of those CRDs whose kinds the apiserver does not serve. Asks by discovery, which every
+/// account may, not for the CRDs themselves, which takes a right on the whole cluster.
+///
+/// # Errors
+/// What the apiserver says.
+pub async fn unserved(client: &Client, crds: &[CustomResourceDefinition]) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for crd in crds {
+        let served = crd.spec.versions.iter().filter(|version| version.served);
+        for version in served {
+            let group = format!("{}/{}", crd.spec.group, version.name);
+            let kinds = match Box::pin(client.list_api_group_resources(&group)).await {
+                Ok(kinds) => kinds.resources,
+                Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
+                Err(source) => {
+                    let action = format!("find out which kinds of {group} are served");
+                    return Err(Error::api(&action, source));
+                }
+            };
+            let plural = &crd.spec.names.plural;
+            if !kinds.iter().any(|kind| kind.name == *plural) {
+                missing.push(crd.name_any());
+                break;
+            }
+        }
+    }
+    Ok(missing)
+}
+
 async fn install_one(ctx: &Ctx, crd: &CustomResourceDefinition, revision: u64) -> Result<Outcome> {
     let name = crd.name_any();
     let mut attempt = 1;

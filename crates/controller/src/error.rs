@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The apiserver forbids it.
     #[error(
-        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with deploy/agent.yaml or deploy/operator.yaml"
+        "the apiserver forbids to {action}: the ServiceAccount lacks a rule for it, compare its roles with the manifests in deploy/"
     )]
     Forbidden {
         /// Verb and object, for instance `apply the status of Ingress default/web`.
@@ -147,6 +147,12 @@ impl Error {
         }
     }
 
+    /// Whether the ServiceAccount lacks a rule for it.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Forbidden { .. })
+    }
+
     /// Whether the object is gone, so that there is nothing left to do about it.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -172,12 +178,6 @@ impl Error {
     pub fn is_already_exists(&self) -> bool {
         self.status()
             .is_some_and(kube::core::Status::is_already_exists)
-    }
-
-    /// Whether a right is missing.
-    #[must_use]
-    pub fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Forbidden { .. })
     }
 
     /// Whether the apiserver finds the content wrong.

@@ -189,19 +189,28 @@ pub async fn keep(
     mut bundles: watch::Receiver<String>,
     cancel: CancellationToken,
 ) {
+    let mut failing = false;
     loop {
         let bundle = bundles.borrow_and_update().clone();
         let pause = match configuration.apply(&ctx, &bundle).await {
-            Ok(()) => PERIOD,
+            Ok(()) => {
+                failing = false;
+                PERIOD
+            }
             Err(error) => {
-                let name = &configuration.name;
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    error,
-                    name,
-                    "cannot write a webhook's configuration; trying again"
-                );
-                PAUSE
+                // A right that is missing is not given within seconds.
+                let pause = if error.is_forbidden() { PERIOD } else { PAUSE };
+                if !failing {
+                    failing = true;
+                    let name = &configuration.name;
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(
+                        error,
+                        name,
+                        "cannot write a webhook's configuration, so the apiserver may not ask it; trying again"
+                    );
+                }
+                pause
             }
         };
         let changed = async {

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 /// The condition that tells whether the last round of reconciliation went through.
 pub const RECONCILED: &str = "Reconciled";
+/// The reason of a condition about a cluster in a namespace where this operator does not look.
+pub(crate) const NOT_WATCHED: &str = "NamespaceNotWatched";
 
 /// Whether the cluster that an object names can be asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub enum Home {
     Missing,
     /// It is in another namespace, which does not grant its use.
     NotGranted,
+    /// It is in a namespace where this operator does not look.
+    OutOfReach,
     /// Its Admin API does not answer.
     Unreachable {
         /// Why.
@@ -53,6 +57,8 @@ pub enum Closed {
         /// Namespace of the object.
         namespace: String,
     },
+    /// This operator does not look into its namespace.
+    OutOfReach(ClusterKey),
     /// Its Admin API does not answer, and why.
     Unreachable(ClusterKey, String),
 }
@@ -64,6 +70,7 @@ impl Closed {
         match self {
             Self::Missing(_) => "ClusterMissing",
             Self::NotGranted { .. } => "NotGranted",
+            Self::OutOfReach(_) => NOT_WATCHED,
             Self::Unreachable(..) => "ClusterUnreachable",
         }
     }
@@ -71,7 +78,7 @@ impl Closed {
     /// Whether a person has to do something.
     pub(crate) fn is_warning(&self) -> bool {
         match self {
-            Self::Missing(_) | Self::NotGranted { .. } => true,
+            Self::Missing(_) | Self::NotGranted { .. } | Self::OutOfReach(_) => true,
             Self::Unreachable(..) => false,
         }
     }
@@ -96,6 +103,7 @@ impl std::fmt::Display for Closed {
                  ReferenceGrant (gateway.networking.k8s.io) there",
                 cluster.namespace, cluster.name
             ),
+            Self::OutOfReach(cluster) => f.write_str(&out_of_reach(cluster)),
             Self::Unreachable(cluster, why) => {
                 write!(
                     f,
@@ -132,6 +140,8 @@ impl Home {
                 kind: asker.kind,
                 namespace: asker.namespace.to_owned(),
             }),
+            Self::OutOfReach if asker.absent && asker.namespace_ends => Gate::Release,
+            Self::OutOfReach => Gate::Closed(Closed::OutOfReach(cluster)),
             Self::Unreachable { ending, .. }
                 if asker.absent && (*ending || asker.namespace_ends) =>
             {
@@ -142,6 +152,16 @@ impl Home {
             }
         }
     }
+}
+
+/// What to do about a cluster in a namespace where this operator does not look.
+#[must_use]
+pub fn out_of_reach(cluster: &ClusterKey) -> String {
+    format!(
+        "this operator does not look into namespace {}, where GarageCluster {} would be: it has to be among its \
+         --namespace",
+        cluster.namespace, cluster.name
+    )
 }
 
 /// Where a reference of an object in `namespace` leads.
@@ -205,6 +225,11 @@ pub(crate) fn conditions(said: &Said<'_>) -> Vec<Value> {
         let (status, reason, message) = match said.home {
             Home::NotGranted => (Some(false), "NotGranted", "a ReferenceGrant is missing"),
             Home::Missing => (None, "ClusterMissing", "the cluster does not exist"),
+            Home::OutOfReach => (
+                None,
+                NOT_WATCHED,
+                "this operator does not look into the cluster's namespace",
+            ),
             Home::Unreachable { .. } | Home::Reached => (
                 Some(true),
                 "Granted",
@@ -267,6 +292,9 @@ mod tests {
             (Home::Missing, true, false, None),
             (Home::Missing, false, false, Some(false)),
             (Home::NotGranted, false, false, Some(false)),
+            (Home::OutOfReach, false, false, Some(false)),
+            (Home::OutOfReach, true, false, Some(false)),
+            (Home::OutOfReach, true, true, None),
             (down(false), true, false, Some(false)),
             (down(false), true, true, None),
             (down(true), true, false, None),

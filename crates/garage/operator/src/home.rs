@@ -73,6 +73,9 @@ impl Operator {
         key: &ClusterKey,
         absent: bool,
     ) -> Result<Home> {
+        if !self.looks_into(&key.namespace) {
+            return Ok(Home::without(tenant::Home::OutOfReach, None));
+        }
         let found: Option<GarageCluster> =
             self.ctx.get_opt(Some(&key.namespace), &key.name).await?;
         let Some(cluster) = found else {
@@ -90,6 +93,12 @@ impl Operator {
             .filter(|_| cluster.spec.gateway);
         let (storage, asked) = match connect.map(|connect| connect.cluster_ref.map(|to| (to, ()))) {
             None => (Some(cluster.clone()), self.ask_cluster(&cluster).await?),
+            Some(Some((reference, ())))
+                if !self.looks_into(&tenant::target(&reference, &key.namespace).namespace) =>
+            {
+                let to = tenant::target(&reference, &key.namespace);
+                (None, Err(tenant::out_of_reach(&to)))
+            }
             Some(Some((reference, ()))) => {
                 let to = tenant::target(&reference, &key.namespace);
                 let storage: Option<GarageCluster> =
@@ -151,6 +160,12 @@ impl Operator {
         };
         let asked = self.ask(base.trim_end_matches('/'), &token).await;
         Ok(asked.map_err(|error| Error::from(error).chain()))
+    }
+
+    /// Whether objects of a namespace are to be looked at. Elsewhere the operator may have no rights, and
+    /// where it has some it does not use them.
+    pub(crate) fn looks_into(&self, namespace: &str) -> bool {
+        self.options.namespaces.contains(namespace)
     }
 
     /// Whether a namespace is being deleted, or is gone.

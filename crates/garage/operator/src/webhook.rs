@@ -15,6 +15,7 @@ use gatewright_garage::api::{
 use gatewright_garage::cluster::ClusterKey;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::admissionregistration::v1::RuleWithOperations;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::api::ListParams;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, Operation};
@@ -54,7 +55,7 @@ pub fn handlers(server: Server, client: &Client, namespaces: &Namespaces) -> Ser
 /// The configuration by which the apiserver finds it. What CEL rules of the CRDs refuse never comes
 /// here, and a cluster without the webhook is still guarded by the same rules before each pod.
 #[must_use]
-pub fn configuration(endpoint: Endpoint) -> Configuration {
+pub fn configuration(endpoint: Endpoint, namespaces: &Namespaces) -> Configuration {
     let rule = |operations: &[&str], resources: &[&str]| RuleWithOperations {
         api_groups: Some(vec![GROUP.to_owned()]),
         api_versions: Some(vec![VERSION.to_owned()]),
@@ -76,7 +77,7 @@ pub fn configuration(endpoint: Endpoint) -> Configuration {
         failure_policy,
         equivalent: true,
         timeout: Duration::from_secs(5),
-        namespaces: None,
+        namespaces: reviewed(namespaces),
         objects: None,
     };
     Configuration {
@@ -100,6 +101,24 @@ pub fn configuration(endpoint: Endpoint) -> Configuration {
             ),
         ],
     }
+}
+
+/// Objects elsewhere are nobody's to judge who knows only these namespaces, and must not wait for him.
+fn reviewed(namespaces: &Namespaces) -> Option<LabelSelector> {
+    let names = match namespaces {
+        Namespaces::All => return None,
+        Namespaces::Only(names) => names,
+    };
+    let among = LabelSelectorRequirement {
+        // The apiserver sets it on every namespace.
+        key: "kubernetes.io/metadata.name".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(names.iter().cloned().collect()),
+    };
+    Some(LabelSelector {
+        match_expressions: Some(vec![among]),
+        match_labels: None,
+    })
 }
 
 async fn review(reader: &Reader, request: AdmissionRequest<DynamicObject>) -> Verdict {
@@ -341,5 +360,28 @@ mod tests {
         )));
         assert!(!leaves_the_spec(&request("UPDATE", four, three.clone())));
         assert!(!leaves_the_spec(&request("CREATE", three, Value::Null)));
+    }
+
+    #[test]
+    fn only_the_namespaces_that_are_looked_into_are_reviewed() {
+        let endpoint = Endpoint::Address {
+            host: "10.0.0.7".to_owned(),
+            port: 9443,
+        };
+        let everywhere = configuration(endpoint.clone(), &Namespaces::All);
+        assert!(
+            everywhere
+                .webhooks
+                .iter()
+                .all(|one| one.namespaces.is_none())
+        );
+        let some = Namespaces::new(["b".to_owned(), "a".to_owned()]);
+        for webhook in configuration(endpoint, &some).webhooks {
+            let selector = serde_json::to_value(webhook.namespaces).expect("JSON");
+            let among = serde_json::json!([
+                { "key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"] },
+            ]);
+            assert_eq!(selector, serde_json::json!({ "matchExpressions": among }));
+        }
     }
 }

@@ -139,6 +139,9 @@ fn storage(
             TargetSeen::NotGranted => {
                 Err(Box::new(Plan::refused(Refusal::NotGranted(key.clone()))))
             }
+            TargetSeen::OutOfReach => {
+                Err(Box::new(Plan::refused(Refusal::OutOfReach(key.clone()))))
+            }
             TargetSeen::Missing | TargetSeen::None => {
                 let wait = Wait::StorageMissing(key.clone());
                 Err(Box::new(Plan::waiting(Vec::new(), wait)))
@@ -156,7 +159,10 @@ fn absent(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
     // Then the storage cluster goes too, or is gone: nobody is left whose layout could be kept clean.
     let storage_ends = match &seen.target {
         TargetSeen::Missing | TargetSeen::NotStorage => true,
-        TargetSeen::None | TargetSeen::NotGranted | TargetSeen::Found(_) => false,
+        TargetSeen::None
+        | TargetSeen::NotGranted
+        | TargetSeen::OutOfReach
+        | TargetSeen::Found(_) => false,
     };
     let together = match target {
         Target::Cluster(key) => key.namespace == desired.key.namespace,

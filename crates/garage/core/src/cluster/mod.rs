@@ -189,6 +189,8 @@ pub enum Refusal {
     NotStorage(ClusterKey),
     /// The storage cluster's namespace does not grant its use.
     NotGranted(ClusterKey),
+    /// This operator does not look into the storage cluster's namespace.
+    OutOfReach(ClusterKey),
     /// The factor asked for is not the storage cluster's. Starting a node with another factor would
     /// stop the storage nodes.
     FactorMismatch {

@@ -135,6 +135,8 @@ pub enum TargetSeen {
     Missing,
     /// It is in another namespace, which does not grant its use.
     NotGranted,
+    /// It is in a namespace where this operator does not look.
+    OutOfReach,
     /// It is no storage cluster.
     NotStorage,
     /// It is there.

@@ -201,7 +201,10 @@ fn conditions(
             ),
             (
                 Garage::Unreachable(_),
-                TargetSeen::Missing | TargetSeen::NotStorage | TargetSeen::NotGranted,
+                TargetSeen::Missing
+                | TargetSeen::NotStorage
+                | TargetSeen::NotGranted
+                | TargetSeen::OutOfReach,
             ) => condition(condition::STORAGE_CONNECTED, Some(false), reason, &message),
             (Garage::Unreachable(why), TargetSeen::None | TargetSeen::Found(_)) => condition(
                 condition::STORAGE_CONNECTED,

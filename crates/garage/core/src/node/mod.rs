@@ -217,7 +217,10 @@ pub fn plan(desired: &Desired, seen: &Observed) -> Plan {
     }
     // A pod of our own starts before anybody can be asked: in a new cluster it is the first to answer.
     let own = desired.kind == Kind::Own && !desired.absent;
-    let found = seen.home != Home::Missing && seen.home != Home::NotGranted;
+    let found = match &seen.home {
+        Home::Missing | Home::NotGranted | Home::OutOfReach => false,
+        Home::Unreachable { .. } | Home::Reached => true,
+    };
     if own && found {
         if !seen.finalizer {
             return Plan::waiting(vec![Step::AddFinalizer], Wait::Key);

@@ -15,6 +15,7 @@ use gatewright_garage::config::Inherited;
 use gatewright_garage::identity::{NodeId, SlotKeys};
 use gatewright_garage::objects::{SecretKeyRef, names, secrets};
 use gatewright_garage::secret::Redacted;
+use gatewright_garage::tenant;
 use k8s_openapi::api::core::v1::{self, Namespace, Secret};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::Store;
@@ -115,8 +116,9 @@ impl Operator {
                     None => Err("it has no admin token yet".to_owned()),
                 }
             }
-            Mode::Gateway(Target::Cluster(_)) => match &found.cluster {
+            Mode::Gateway(Target::Cluster(key)) => match &found.cluster {
                 Some(storage) => self.ask_cluster(storage).await?,
+                None if found.seen == TargetSeen::OutOfReach => Err(tenant::out_of_reach(key)),
                 None => Err("there is no storage cluster to ask".to_owned()),
             },
             Mode::Gateway(Target::External(external)) => {
@@ -170,11 +172,14 @@ impl Operator {
         let Mode::Gateway(Target::Cluster(key)) = &desired.mode else {
             return Ok(nothing(TargetSeen::None));
         };
+        if !self.looks_into(&key.namespace) {
+            return Ok(nothing(TargetSeen::OutOfReach));
+        }
         let all = clusters.state();
         let known = all.iter().find(|cluster| key_of(cluster) == *key);
         let storage: Option<GarageCluster> = match known {
             Some(known) => Some((**known).clone()),
-            // In another namespace than those that are watched, or newer than the watch.
+            // Newer than the watch.
             None => self.ctx.get_opt(Some(&key.namespace), &key.name).await?,
         };
         let Some(storage) = storage else {

@@ -3,6 +3,7 @@
 
 use super::{list, short, slots};
 use crate::cluster::{APPROVED, Refusal, Wait};
+use crate::tenant::{NOT_WATCHED, out_of_reach};
 
 impl Wait {
     /// The reason of a condition: CamelCase.
@@ -113,6 +114,7 @@ impl Refusal {
             Self::Invalid(_) => "Invalid",
             Self::NotStorage(_) => "NotAStorageCluster",
             Self::NotGranted(_) => "ReferenceNotGranted",
+            Self::OutOfReach(_) => NOT_WATCHED,
             Self::FactorMismatch { .. } => "ReplicationFactorMismatch",
             Self::FactorUnknown => "ReplicationFactorUnknown",
             Self::BadSecret(_) => "BadSecret",
@@ -134,6 +136,7 @@ impl std::fmt::Display for Refusal {
                 "the namespace {} does not grant it: create a ReferenceGrant there, from GarageCluster in this namespace to GarageCluster {}",
                 key.namespace, key.name
             ),
+            Self::OutOfReach(key) => f.write_str(&out_of_reach(key)),
             Self::FactorMismatch { asked, storage } => write!(
                 f,
                 "spec.replication.factor is {asked}, and the storage cluster keeps {storage} copies: remove spec.replication.factor from this object, or set it to {storage}. No pod is started before: storage nodes that meet a node with another factor shut down"

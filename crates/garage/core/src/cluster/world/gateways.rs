@@ -296,7 +296,12 @@ fn what_a_gateway_cluster_may_not_begin_with() {
         (
             gateway(2),
             world(TargetSeen::NotGranted),
-            Verdict::Refused(Refusal::NotGranted(key)),
+            Verdict::Refused(Refusal::NotGranted(key.clone())),
+        ),
+        (
+            gateway(2),
+            world(TargetSeen::OutOfReach),
+            Verdict::Refused(Refusal::OutOfReach(key)),
         ),
     ] {
         let plan = plan(&desired, &seen);
