@@ -10,6 +10,7 @@ mod clusters;
 mod facts_configuration;
 mod facts_gateway;
 mod facts_layout;
+mod flaws_admission;
 mod grants;
 mod keys;
 mod nodes;
