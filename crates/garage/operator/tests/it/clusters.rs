@@ -2,9 +2,9 @@
 
 use crate::rig::{PATIENCE, Rig, condition};
 use gatewright_testkit::await_condition;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
@@ -111,48 +111,7 @@ async fn gateways_of_a_cluster_of_garage_nodes_find_their_peers_and_join() {
         status["gateways"][0]["inLayout"] == true
     })
     .await;
-    let node = rig.garage.node(0);
-    let (base, address) = (node.admin_url(), node.address().to_string());
-    let port = base
-        .rsplit_once(':')
-        .and_then(|(_, port)| port.parse::<u16>().ok());
-    let storage = json!({
-        "layoutPolicy": "Manual", "replication": { "factor": 1 },
-        "admin": { "adminTokenSecretRef": { "name": "admin", "key": "token" }, "bindPort": port },
-        "network": { "rpcSecretRef": { "name": "rpc", "key": "secret" } },
-    });
-    rig.apply("GarageCluster", "m", storage).await;
-    let member = json!({
-        "clusterRef": { "name": "m" }, "zone": "dc1", "capacity": "1Gi", "nodeId": node.id(),
-        "external": { "address": address },
-    });
-    rig.apply("GarageNode", "member", member).await;
-    // The pod that is asked: without a kubelet, its status is what we say.
-    let pods: Api<Pod> = Api::namespaced(rig.client.clone(), &rig.namespace);
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": "member", "labels": {
-            "app.kubernetes.io/name": "garage", "app.kubernetes.io/instance": "m",
-            "app.kubernetes.io/component": "storage", "garage.rajsingh.info/node": "member",
-        } },
-        "spec": { "containers": [{ "name": "garage", "image": "garage" }] },
-    });
-    let pod: Pod = serde_json::from_value(pod).expect("a Pod");
-    pods.create(&PostParams::default(), &pod)
-        .await
-        .expect("a Pod");
-    let running = json!({ "status": {
-        "podIP": address, "podIPs": [{ "ip": address }],
-        "containerStatuses": [{
-            "name": "garage", "image": "garage", "imageID": "", "ready": true, "restartCount": 0,
-            "state": { "running": {} },
-        }],
-    } });
-    let patch = Patch::Merge(&running);
-    let patched = pods
-        .patch_status("member", &PatchParams::default(), &patch)
-        .await;
-    patched.expect("a status");
+    rig.storage("m").await;
     let connect = json!({ "clusterRef": { "name": "m" } });
     let spec = json!({ "gateway": true, "replicas": 2, "connectTo": connect });
     rig.apply("GarageCluster", "g", spec).await;

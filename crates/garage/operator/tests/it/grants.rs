@@ -19,7 +19,7 @@ fn of(client: &Client, namespace: &str, version: (&str, &str), kind: &str) -> Ap
 }
 
 /// The kind as older releases of the Gateway API have it.
-fn crd() -> CustomResourceDefinition {
+pub(crate) fn crd() -> CustomResourceDefinition {
     let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
     let crd = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

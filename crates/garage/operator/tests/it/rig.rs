@@ -11,7 +11,10 @@ use gatewright_garage_operator::{Clock, Operator, Options};
 use gatewright_testkit::garage::Credentials;
 use gatewright_testkit::{Cluster, Garage, await_condition};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -43,16 +46,22 @@ impl Drop for Rig {
 impl Rig {
     /// `None` where Garage or the apiserver is missing.
     pub(crate) async fn start(storage: usize) -> Option<Self> {
+        Self::with(storage, |_| {}).await
+    }
+
+    /// The same with other options.
+    pub(crate) async fn with(storage: usize, change: impl FnOnce(&mut Options)) -> Option<Self> {
         let cluster = Cluster::shared().await?;
         let garage = Garage::start(storage).await?;
         let client = cluster.client();
         install(&client, &api::crds(), 1).await.expect("the CRDs");
         let namespace = cluster.namespace("wing").await;
         let ctx = Ctx::new(client.clone(), "garage", None);
-        let options = Options {
+        let mut options = Options {
             namespaces: Namespaces::new([namespace.clone()]),
             ..Options::default()
         };
+        change(&mut options);
         let operator = Arc::new(Operator::new(ctx.clone(), options));
         let rig = Self {
             garage,
@@ -121,14 +130,30 @@ impl Rig {
         tokio::spawn(gatewright_garage_operator::node::run(operator, cancel));
     }
 
+    /// Objects of a kind of ours, or of what we make of them.
     pub(crate) fn api(&self, kind: &str) -> Api<DynamicObject> {
-        let resource =
-            ApiResource::from_gvk(&GroupVersionKind::gvk(api::GROUP, api::VERSION, kind));
+        let (group, version) = match kind {
+            "Deployment" | "StatefulSet" => ("apps", "v1"),
+            "ConfigMap" | "Pod" | "Secret" | "Service" => ("", "v1"),
+            _ => (api::GROUP, api::VERSION),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
     /// Applies an object as a user does; `spec.clusterRef` is filled in.
-    pub(crate) async fn apply(&self, kind: &str, name: &str, mut spec: Value) -> DynamicObject {
+    pub(crate) async fn apply(&self, kind: &str, name: &str, spec: Value) -> DynamicObject {
+        let applied = self.try_apply(kind, name, spec).await;
+        applied.unwrap_or_else(|error| panic!("{kind} {name}: {error}"))
+    }
+
+    /// The same, where it may be refused.
+    pub(crate) async fn try_apply(
+        &self,
+        kind: &str,
+        name: &str,
+        mut spec: Value,
+    ) -> kube::Result<DynamicObject> {
         if kind != "GarageCluster" && spec.get("clusterRef").is_none() {
             spec["clusterRef"] = json!({ "name": "c" });
         }
@@ -136,11 +161,9 @@ impl Rig {
             "apiVersion": api::API_VERSION, "kind": kind, "metadata": { "name": name }, "spec": spec,
         });
         let params = PatchParams::apply("user").force().validation_strict();
-        let applied = self
-            .api(kind)
+        self.api(kind)
             .patch(name, &params, &Patch::Apply(&object))
-            .await;
-        applied.unwrap_or_else(|error| panic!("{kind} {name}: {error}"))
+            .await
     }
 
     pub(crate) async fn delete(&self, kind: &str, name: &str) {
@@ -153,6 +176,12 @@ impl Rig {
         Some(object.data.get("status").cloned().unwrap_or_default())
     }
 
+    /// An object; null if there is none.
+    pub(crate) async fn object(&self, kind: &str, name: &str) -> Value {
+        let object = self.api(kind).get_opt(name).await.expect("an answer");
+        object.map_or(Value::Null, |object| json!(object))
+    }
+
     /// Waits until the status is as `check` wants it; panics with the last one.
     pub(crate) async fn until(
         &self,
@@ -161,27 +190,23 @@ impl Rig {
         what: &str,
         check: impl Fn(&Value) -> bool,
     ) -> Value {
-        let last = std::sync::Mutex::new(Value::Null);
-        let wait = async {
-            let mut look = tokio::time::interval(Duration::from_millis(50));
-            loop {
-                if let Some(status) = self.status(kind, name).await {
-                    let met = check(&status);
-                    *last.lock().expect("whole") = status.clone();
-                    if met {
-                        return status;
-                    }
-                }
-                look.tick().await;
-            }
+        let look = || async { self.status(kind, name).await };
+        seen(kind, name, what, look, check).await
+    }
+
+    /// The same for the whole object.
+    pub(crate) async fn until_object(
+        &self,
+        kind: &str,
+        name: &str,
+        what: &str,
+        check: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let look = || async {
+            let object = self.object(kind, name).await;
+            Some(object).filter(|object| !object.is_null())
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(status) => status,
-            Err(_) => panic!(
-                "{kind} {name} in vain: {what}; {:#}",
-                last.lock().expect("whole")
-            ),
-        }
+        seen(kind, name, what, look, check).await
     }
 
     /// Waits until the object is ready in its present generation.
@@ -201,6 +226,23 @@ impl Rig {
             self.status(kind, name).await.is_none()
         })
         .await;
+    }
+
+    /// Reasons and texts of the Events about objects of this name.
+    pub(crate) async fn events(&self, name: &str) -> Vec<(String, String)> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let all = events.list(&ListParams::default()).await.expect("Events");
+        let about = |event: &Event| {
+            let regarding = event.regarding.as_ref();
+            regarding.is_some_and(|regarding| regarding.name.as_deref() == Some(name))
+        };
+        let text = |event: Event| {
+            (
+                event.reason.unwrap_or_default(),
+                event.note.unwrap_or_default(),
+            )
+        };
+        all.items.into_iter().filter(about).map(text).collect()
     }
 
     pub(crate) async fn secret(&self, name: &str, data: Value) {
@@ -271,9 +313,49 @@ impl Rig {
     }
 }
 
+/// Looks until what is seen is as `check` wants it; panics with the last that was.
+async fn seen<F: Future<Output = Option<Value>>>(
+    kind: &str,
+    name: &str,
+    what: &str,
+    look: impl Fn() -> F,
+    check: impl Fn(&Value) -> bool,
+) -> Value {
+    let last = std::sync::Mutex::new(Value::Null);
+    let wait = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            if let Some(seen) = look().await {
+                let met = check(&seen);
+                *last.lock().expect("whole") = seen.clone();
+                if met {
+                    return seen;
+                }
+            }
+            tick.tick().await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(seen) => seen,
+        Err(_) => panic!(
+            "{kind} {name} in vain: {what}; {:#}",
+            last.lock().expect("whole")
+        ),
+    }
+}
+
 /// Status and reason of a condition.
 pub(crate) fn condition<'a>(status: &'a Value, type_: &str) -> Option<(&'a str, &'a str)> {
     let all = status["conditions"].as_array()?;
     let found = all.iter().find(|one| one["type"] == type_)?;
     Some((found["status"].as_str()?, found["reason"].as_str()?))
+}
+
+/// The text of a condition.
+pub(crate) fn message<'a>(status: &'a Value, type_: &str) -> &'a str {
+    let all = status["conditions"].as_array();
+    let found = all.and_then(|all| all.iter().find(|one| one["type"] == type_));
+    found
+        .and_then(|one| one["message"].as_str())
+        .unwrap_or_default()
 }
