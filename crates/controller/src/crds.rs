@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::runtime::conditions::{is_crd_established, is_deleted};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -87,27 +87,39 @@ pub async fn install(
 /// # Errors
 /// What the apiserver says.
 pub async fn unserved(client: &Client, crds: &[CustomResourceDefinition]) -> Result<Vec<String>> {
-    let mut missing = Vec::new();
-    for crd in crds {
-        let served = crd.spec.versions.iter().filter(|version| version.served);
-        for version in served {
-            let group = format!("{}/{}", crd.spec.group, version.name);
-            let kinds = match Box::pin(client.list_api_group_resources(&group)).await {
-                Ok(kinds) => kinds.resources,
-                Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
-                Err(source) => {
-                    let action = format!("find out which kinds of {group} are served");
-                    return Err(Error::api(&action, source));
-                }
-            };
-            let plural = &crd.spec.names.plural;
-            if !kinds.iter().any(|kind| kind.name == *plural) {
-                missing.push(crd.name_any());
-                break;
-            }
+    let groups = Box::pin(client.list_api_groups()).await;
+    let groups = groups.map_err(|source| Error::api("find out which kinds are served", source))?;
+    // Of these alone: to ask for another is a warning of the client's in the log.
+    let versions = groups.groups.iter().flat_map(|group| &group.versions);
+    let mut served = BTreeMap::new();
+    for version in versions.map(|version| &version.group_version) {
+        let is_ours = |crd: &CustomResourceDefinition| versions_of(crd).any(|one| one == *version);
+        if !crds.iter().any(is_ours) {
+            continue;
         }
+        let kinds = Box::pin(client.list_api_group_resources(version)).await;
+        let action = format!("find out which kinds of {version} are served");
+        let kinds = kinds.map_err(|source| Error::api(&action, source))?;
+        let names: BTreeSet<String> = kinds.resources.into_iter().map(|kind| kind.name).collect();
+        served.insert(version, names);
     }
-    Ok(missing)
+    let is_served = |crd: &&CustomResourceDefinition| {
+        let plural = &crd.spec.names.plural;
+        versions_of(crd).all(|version| {
+            served
+                .get(&version)
+                .is_some_and(|names| names.contains(plural))
+        })
+    };
+    let missing = crds.iter().filter(|crd| !is_served(crd));
+    Ok(missing.map(ResourceExt::name_any).collect())
+}
+
+/// `group/version` of what a CRD makes the apiserver serve.
+fn versions_of(crd: &CustomResourceDefinition) -> impl Iterator<Item = String> {
+    let spec = &crd.spec;
+    let served = spec.versions.iter().filter(|version| version.served);
+    served.map(|version| format!("{}/{}", spec.group, version.name))
 }
 
 async fn install_one(ctx: &Ctx, crd: &CustomResourceDefinition, revision: u64) -> Result<Outcome> {

@@ -25,8 +25,9 @@ const OTHER: &str = "team-b";
 async fn namespace(client: &Client, name: &str) {
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(name.to_owned());
-    let created = Api::all(client.clone()).create(&PostParams::default(), &namespace);
-    created.await.expect("a namespace");
+    let api = Api::all(client.clone());
+    let created = api.create(&PostParams::default(), &namespace).await;
+    created.expect("a namespace");
 }
 
 /// Secrets, a gateway cluster of the real Garage, a bucket and a key for it.
@@ -79,7 +80,7 @@ async fn is_ready(client: &Client, kind: &str, name: &str) -> bool {
 
 /// The roles of gateways in Garage's layout.
 async fn gateway_roles(storage: &Garage) -> usize {
-    let layout = storage.node(0).get("GetClusterLayout").await;
+    let layout = storage.node(0).admin().get("GetClusterLayout").await;
     let roles = layout["roles"].as_array().expect("roles");
     let gateways = roles.iter().filter(|role| role["capacity"].is_null());
     gateways.count()
@@ -218,7 +219,7 @@ async fn an_operator_of_one_namespace_needs_no_right_outside_of_it() {
     }
     assert_eq!(gateway_roles(&storage).await, 0);
     for call in ["ListKeys", "ListBuckets"] {
-        assert_eq!(storage.node(0).get(call).await, json!([]), "{call}");
+        assert_eq!(storage.node(0).admin().get(call).await, json!([]), "{call}");
     }
 
     assert_untouched(&client).await;
