@@ -74,13 +74,9 @@ impl Door {
             host: "127.0.0.1".to_owned(),
             port: listener.local_addr().expect("an address").port(),
         };
-        // As the operator has it, but for this namespace alone.
-        let mut configuration = webhook::configuration(endpoint);
+        let namespaces = Namespaces::new([namespace.clone()]);
+        let mut configuration = webhook::configuration(endpoint, &namespaces);
         configuration.name = format!("{}-{namespace}", configuration.name);
-        let here = json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } });
-        for hook in &mut configuration.webhooks {
-            hook.namespaces = Some(serde_json::from_value(here.clone()).expect("a selector"));
-        }
         let ctx = Ctx::new(client.clone(), "garage", None);
         tokio::spawn(keep(
             ctx,
@@ -88,7 +84,6 @@ impl Door {
             certificates.bundles(),
             cancel.clone(),
         ));
-        let namespaces = Namespaces::new([namespace.clone()]);
         let server = webhook::handlers(Server::new(&Metrics::new()), &client, &namespaces);
         let stop = cancel.clone();
         tokio::spawn(async move { server.serve(listener, &certificates, stop).await });
