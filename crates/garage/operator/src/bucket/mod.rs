@@ -170,6 +170,10 @@ impl Buckets {
             );
             if let Some(written) = operator.ctx.write_status(&bucket, &report.status).await? {
                 warn(operator, &bucket, report.warning).await;
+                // It has changed since it was parsed: the next round must not speak of fields that it has not read.
+                if written.metadata.generation != bucket.metadata.generation {
+                    return Ok(Next::After(Duration::from_millis(100)));
+                }
                 bucket = written;
             }
             match done {

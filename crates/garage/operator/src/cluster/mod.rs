@@ -236,6 +236,10 @@ impl Operator {
             let report = report(&cluster, &desired, &seen, &plan, failure.as_deref());
             if let Some(written) = self.ctx.write_status(&cluster, &report.status).await? {
                 warn(self, &cluster, report.warning).await;
+                // It has changed since it was parsed: the next round must not speak of fields that it has not read.
+                if written.metadata.generation != cluster.metadata.generation {
+                    return Ok(Next::After(Duration::from_millis(100)));
+                }
                 cluster = written;
             }
             match done {

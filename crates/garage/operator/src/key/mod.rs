@@ -171,6 +171,10 @@ impl Keys {
             let report = report(&key, &desired, &seen, &plan, failure.as_deref());
             if let Some(written) = operator.ctx.write_status(&key, &report.status).await? {
                 warn(operator, &key, report.warning).await;
+                // It has changed since it was parsed: the next round must not speak of fields that it has not read.
+                if written.metadata.generation != key.metadata.generation {
+                    return Ok(Next::After(Duration::from_millis(100)));
+                }
                 key = written;
             }
             let written = match done {

@@ -159,6 +159,10 @@ impl Nodes {
             let report = report(&node, &desired, &seen, &plan, failure.as_deref());
             if let Some(written) = operator.ctx.write_status(&node, &report.status).await? {
                 warn(operator, &node, report.warning).await;
+                // It has changed since it was parsed: the next round must not speak of fields that it has not read.
+                if written.metadata.generation != node.metadata.generation {
+                    return Ok(Next::After(Duration::from_millis(100)));
+                }
                 node = written;
             }
             match done {

@@ -138,6 +138,10 @@ impl Tokens {
             let report = report(&token, &desired, &seen, &plan, failure.as_deref());
             if let Some(written) = operator.ctx.write_status(&token, &report.status).await? {
                 warn(operator, &token, report.warning).await;
+                // It has changed since it was parsed: the next round must not speak of fields that it has not read.
+                if written.metadata.generation != token.metadata.generation {
+                    return Ok(Next::After(Duration::from_millis(100)));
+                }
                 token = written;
             }
             let written = match done {
