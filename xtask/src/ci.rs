@@ -2,6 +2,7 @@
 //! not get or install anything: `cargo xtask tools` does.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
+use std::num::NonZero;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,6 +11,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::{stopwatch, workspace};
+
+/// How many tests of a binary run at a time.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 /// `cargo xtask ci [STEP...]`
 #[derive(clap::Parser)]
@@ -106,6 +110,11 @@ impl Step {
             Step::Test => {
                 let mut test = workspace::cargo();
                 test.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+                if std::env::var_os(THREADS).is_none() {
+                    // Most of them wait: for a timeout, for Garage's next round.
+                    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+                    test.env(THREADS, (3 * cores).to_string());
+                }
                 let found = watched(&mut test, std::io::stdout(), std::io::stderr())?;
                 skipped.extend(found.skipped);
                 found.succeeded

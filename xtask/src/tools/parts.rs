@@ -239,6 +239,8 @@ pub(super) const PARTS: &[Part] = &[
                 "--features=bundled-libs,sqlite,lmdb,metrics",
                 // Each call of the Admin API hashes its token, and each layout is a maximal flow.
                 "--config=profile.release.package.argon2.opt-level=3",
+                // In several units, its block operations are calls that copy a kibibyte each.
+                "--config=profile.release.package.argon2.codegen-units=1",
                 "--config=profile.release.package.blake2.opt-level=3",
                 "--config=profile.release.package.garage_rpc.opt-level=3",
                 "--config=profile.release.package.garage_util.opt-level=3",

@@ -170,5 +170,5 @@ async fn a_missing_permission_is_named() {
         text.contains(&format!("apply the status of Ingress {namespace}/web")),
         "{text}"
     );
-    assert!(text.contains("deploy/agent.yaml"), "{text}");
+    assert!(text.contains("the manifests in deploy/"), "{text}");
 }

@@ -1,6 +1,9 @@
 //! GarageClusters between a real apiserver and a real Garage, as far as no pod has to run.
 
+use crate::pods::joined;
 use crate::rig::{PATIENCE, Rig, condition};
+use gatewright_controller::Namespaces;
+use gatewright_garage_operator::{KEPT_TOKENS, Options};
 use gatewright_testkit::await_condition;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -127,4 +130,36 @@ async fn gateways_of_a_cluster_of_garage_nodes_find_their_peers_and_join() {
         .and_then(|mut data| data.remove("garage.toml"))
         .expect("it");
     assert!(text.contains(&rig.garage.peers()[0]), "{text}");
+}
+
+#[tokio::test]
+async fn roles_elsewhere_go_also_when_the_token_went_first_and_the_operator_ended() {
+    let beside = |options: &mut Options| {
+        let Namespaces::Only(names) = &options.namespaces else {
+            return;
+        };
+        options.own_namespace = names.first().cloned();
+    };
+    let Some(mut rig) = Rig::with(1, beside).await else {
+        return;
+    };
+    rig.run_clusters();
+    rig.until("GarageCluster", "c", "its role", |status| joined(status, 1))
+        .await;
+    let kept = rig.entries(KEPT_TOKENS).await.expect("a Secret");
+    let entry = format!("{}_c", rig.namespace);
+    let admin = rig.entries("admin").await.expect("a Secret");
+    assert_eq!(kept.get(&entry), admin.get("token"));
+    rig.stop();
+    rig.delete("Secret", "admin").await;
+    rig.delete("GarageCluster", "c").await;
+    rig.start_again();
+    rig.gone("GarageCluster", "c").await;
+    let layout = rig.admin().get_cluster_layout().await.expect("a layout");
+    assert_eq!(layout.roles.len(), 1, "storage alone: {:?}", layout.roles);
+    await_condition("the token is forgotten", PATIENCE, || async {
+        let kept = rig.entries(KEPT_TOKENS).await;
+        kept.is_some_and(|kept| kept.is_empty())
+    })
+    .await;
 }

@@ -34,6 +34,7 @@ pub(crate) struct Rig {
     pub(crate) clock: Clock,
     /// One for all controllers: it keeps them from changing a layout at the same time.
     operator: Arc<Operator>,
+    options: Options,
     cancel: CancellationToken,
 }
 
@@ -62,7 +63,7 @@ impl Rig {
             ..Options::default()
         };
         change(&mut options);
-        let operator = Arc::new(Operator::new(ctx.clone(), options));
+        let operator = Arc::new(Operator::new(ctx.clone(), options.clone()));
         let rig = Self {
             garage,
             client,
@@ -70,6 +71,7 @@ impl Rig {
             ctx,
             clock: Clock::default(),
             operator,
+            options,
             cancel: CancellationToken::new(),
         };
         rig.secret("admin", json!({ "token": rig.garage.admin_token() }))
@@ -90,6 +92,19 @@ impl Rig {
             "bootstrapPeers": self.garage.peers(),
         });
         json!({ "gateway": true, "replicas": replicas, "connectTo": connect })
+    }
+
+    /// Ends the operator.
+    pub(crate) fn stop(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Starts another, which knows nothing of what the one before remembered.
+    pub(crate) fn start_again(&mut self) {
+        self.operator = Arc::new(Operator::new(self.ctx.clone(), self.options.clone()));
+        self.cancel = CancellationToken::new();
+        self.run();
+        self.run_clusters();
     }
 
     /// Starts the controller of clusters, too. No pod ever runs here: there is no kubelet.
