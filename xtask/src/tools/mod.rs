@@ -35,6 +35,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let wanted = select(&args.names)?;
+    if wanted.iter().any(|part| part.name == "cargo-deny") {
+        fetch_crates()?;
+    }
     let missing = missing(&wanted, &root)?;
     if missing.is_empty() {
         return Ok(());
@@ -113,6 +116,18 @@ fn get(missing: &[&'static Part], root: &Path) -> Result<Vec<(&'static Part, Str
         }
     }
     Ok(failed)
+}
+
+/// The crates of all targets: cargo-deny looks at each of them and fetches none, and a build fetches those of its own
+/// target alone. Where they are there already, nothing goes over the network.
+fn fetch_crates() -> Result<()> {
+    let mut fetch = workspace::cargo();
+    fetch.args(["fetch", "--locked", "--quiet"]);
+    let status = fetch
+        .status()
+        .with_context(|| format!("cannot start {fetch:?}"))?;
+    anyhow::ensure!(status.success(), "{fetch:?} failed ({status})");
+    Ok(())
 }
 
 fn list(root: &Path) -> Result<String> {
