@@ -23,6 +23,7 @@ mod namespaces;
 pub mod runner;
 mod serve;
 mod status;
+mod watched;
 pub mod webhook;
 mod write;
 
@@ -37,7 +38,8 @@ pub use health::Health;
 pub use kind::{Kind, Reach};
 pub use leading::leading;
 pub use metrics::Metrics;
-pub use namespaces::{Namespaces, follow};
+pub use namespaces::Namespaces;
 pub use runner::Next;
 pub use status::status_differs;
+pub use watched::{Changes, Feed, Watched};
 pub use write::{Created, Deleted};

@@ -1,10 +1,11 @@
-//! Which namespaces a controller looks at, and the watches for it. May not know any kind.
+//! Which namespaces a controller looks at, and the watches of all of them as one. May not know any kind.
 
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
-use kube::runtime::reflector::{Store, reflector, store};
+use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Event;
-use kube::runtime::{Controller, WatchStreamExt as _, watcher};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,12 +59,13 @@ impl Namespaces {
         }
     }
 
-    /// A controller of the objects of kind `K`. It begins when all namespaces have been listed.
-    ///
-    /// Add what else wakes it with `owns_stream` and `watches_stream` and [`Namespaces::related`];
-    /// run it with [`crate::runner::run`]. Its `store()` has all objects that are looked at,
-    /// without their managed fields: before [`crate::Ctx::write_status`] an object is read anew.
-    pub fn controller<K>(&self, client: &Client, config: watcher::Config) -> Controller<K>
+    /// The watches of all namespaces as one, which fills `known`.
+    pub(crate) fn merged<K>(
+        &self,
+        client: &Client,
+        config: watcher::Config,
+        known: Store<K>,
+    ) -> BoxStream<'static, Result<Event<K>, watcher::Error>>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
@@ -73,16 +75,11 @@ impl Namespaces {
             + Sync
             + 'static,
     {
-        let (reader, writer) = store::<K>();
         let names = match self {
-            Self::All => {
-                let events = follow(Api::<K>::all(client.clone()), config);
-                let events = reflector(writer, events).applied_objects();
-                return Controller::for_stream(events, reader);
-            }
+            Self::All => return follow(Api::<K>::all(client.clone()), config).boxed(),
             Self::Only(names) => names,
         };
-        let mut merge = Merge::new(names, reader.clone());
+        let mut merge = Merge::new(names, known);
         let watches = self
             .apis::<K>(client)
             .into_iter()
@@ -98,12 +95,11 @@ impl Namespaces {
             };
             stream::iter(events)
         });
-        Controller::for_stream(reflector(writer, events).applied_objects(), reader)
+        events.boxed()
     }
 
-    /// The objects of another kind as they change or go, for `owns_stream` and `watches_stream`.
-    /// With `PartialObjectMeta<K>` only their metadata is read.
-    pub fn related<K>(
+    /// Objects as they change or go, in all namespaces.
+    pub(crate) fn related<K>(
         &self,
         client: &Client,
         config: watcher::Config,
@@ -127,7 +123,7 @@ impl Namespaces {
 
 /// A watch of objects without their managed fields. Who manages which field is more than half of many
 /// objects, and nothing that a controller decides on.
-pub fn follow<K>(
+fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
 ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
@@ -239,6 +235,7 @@ where
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::reflector::store;
     use kube::runtime::reflector::store::Writer;
 
     fn map(namespace: &str, name: &str) -> ConfigMap {

@@ -66,7 +66,7 @@ pub enum Next {
 /// of its own for each object. A panic is an error of its object, of the category `panic`. While an
 /// object fails, changes bring the next attempt forward, but not below [`Settings::first_retry`].
 ///
-/// `controller` comes from [`crate::Namespaces::controller`] or [`Controller::new`]; its concurrency
+/// `controller` comes from [`crate::Watched::controller`] or [`Controller::new`]; its concurrency
 /// and its end are set here.
 pub async fn run<K, R, F, E>(
     controller: Controller<K>,

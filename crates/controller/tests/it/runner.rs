@@ -56,13 +56,14 @@ async fn a_panic_or_an_error_does_not_stop_the_others() {
 
     let namespaces = Namespaces::new([a.clone(), b.clone()]);
     let config = watcher::Config::default;
-    let secrets = namespaces.related::<Secret>(ctx.client(), config());
-    let controller = namespaces
-        .controller::<ConfigMap>(ctx.client(), config())
-        .watches_stream(secrets, |secret: Secret| {
-            let namespace = secret.namespace().unwrap_or_default();
-            [ObjectRef::new(&secret.name_any()).within(&namespace)]
-        });
+    let (secrets, secrets_fed) = namespaces.changes::<Secret>(&ctx, config());
+    let (maps, maps_fed) = namespaces.watch::<ConfigMap>(&ctx, config(), |_| {});
+    let controller =
+        maps.controller()
+            .watches_shared_stream(secrets.subscribe(), |secret: Arc<Secret>| {
+                let namespace = secret.namespace().unwrap_or_default();
+                [ObjectRef::new(&secret.name_any()).within(&namespace)]
+            });
     let seen = Seen::default();
     let reconcile = {
         let seen = seen.clone();
@@ -84,6 +85,7 @@ async fn a_panic_or_an_error_does_not_stop_the_others() {
         ..Settings::new("test")
     };
     let (metrics, cancel) = (Metrics::new(), CancellationToken::new());
+    let fed = tokio::spawn(async { tokio::join!(secrets_fed, maps_fed) });
     let task = tokio::spawn({
         let (metrics, cancel) = (metrics.clone(), cancel.clone());
         async move {
@@ -143,4 +145,30 @@ async fn a_panic_or_an_error_does_not_stop_the_others() {
     .await;
     cancel.cancel();
     task.await.expect("ends");
+    fed.abort();
+}
+
+#[tokio::test]
+async fn a_watch_that_fails_is_counted_under_its_kind_and_tried_again() {
+    // Nobody listens on the port of a listener that is gone.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let server = format!("http://{address}").parse().expect("an address");
+    let client = kube::Client::try_from(kube::Config::new(server)).expect("a client");
+    let ctx = Ctx::new(client, "test", None);
+    let (maps, fed) = Namespaces::All.watch::<ConfigMap>(&ctx, watcher::Config::default(), |_| {});
+    let fed = tokio::spawn(fed);
+    await_condition("it is tried twice", PATIENCE, || async {
+        let text = ctx.metrics().encode();
+        let counted = text.lines().find_map(|line| {
+            line.strip_prefix(
+                r#"gatewright_reconcile_errors_total{controller="configmap",category="watch"} "#,
+            )
+        });
+        counted.is_some_and(|count| count.parse::<u32>().expect("a count") >= 2)
+    })
+    .await;
+    assert!(maps.all().is_empty());
+    fed.abort();
 }

@@ -1,24 +1,17 @@
-//! The cluster that a bucket, key, token or node lives in: found, allowed, asked. Also what is known of
-//! all objects of a kind. May not decide what follows.
+//! The cluster that a bucket, key, token or node lives in: found, allowed, asked. May not decide what follows.
 
 use crate::error::{Error, Result};
 use crate::operator::{Layout, Operator};
 use crate::storage::{Asked, layout_of};
-use futures_util::{Stream, StreamExt as _, stream};
-use gatewright_controller::{Namespaces, follow};
+use gatewright_controller::Watched;
 use gatewright_garage::api::{GarageCluster, GarageClusterStatus};
 use gatewright_garage::cluster::ClusterKey;
 use gatewright_garage::objects::SecretKeyRef;
 use gatewright_garage::tenant;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::runtime::reflector::{Store, reflector, store};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
+use kube::{Resource, ResourceExt as _};
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// The cluster of an object.
 pub(crate) struct Home {
@@ -213,8 +206,8 @@ pub(crate) fn lives_in(cluster: &GarageCluster) -> Layout {
 /// What `kubectl apply` remembers: the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Leaves of a cluster what a [`Catalog`] is asked for: the phase says whether it is worth a look, and the
-/// rest of its status is most of the object. Every controller has a catalog of its own.
+/// Leaves of a cluster what [`crate::watches::Watches`] are asked for: the phase says whether it is worth a
+/// look, and the rest of its status is most of the object.
 pub(crate) fn slim(cluster: &mut GarageCluster) {
     if let Some(annotations) = &mut cluster.metadata.annotations {
         annotations.remove(LAST_APPLIED);
@@ -225,75 +218,20 @@ pub(crate) fn slim(cluster: &mut GarageCluster) {
     });
 }
 
-/// All objects of a kind, as a watch tells them.
-pub(crate) struct Catalog<K: Resource<DynamicType = ()> + Clone + 'static> {
-    stores: Vec<Store<K>>,
+/// Whose buckets and keys those of the cluster `key` are.
+pub(crate) fn layout_at(clusters: &Watched<GarageCluster>, key: &ClusterKey) -> Layout {
+    let cluster = clusters.get(&key.namespace, &key.name);
+    cluster.map_or_else(|| layout_of(key), |cluster| lives_in(&cluster))
 }
 
-impl<K> Catalog<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-{
-    /// The catalog, and the changes that fill it as they are read. `slim` takes from an object what is not
-    /// to be kept.
-    pub(crate) fn watch(
-        namespaces: &Namespaces,
-        client: &Client,
-        slim: fn(&mut K),
-    ) -> (
-        Arc<Self>,
-        impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>,
-    ) {
-        let mut stores = Vec::new();
-        let mut streams = Vec::new();
-        for api in namespaces.apis::<K>(client) {
-            let (reader, writer) = store();
-            let events = follow(api, watcher::Config::default()).modify(slim);
-            streams.push(reflector(writer, events).touched_objects().boxed());
-            stores.push(reader);
-        }
-        (Arc::new(Self { stores }), stream::select_all(streams))
-    }
-
-    /// Waits for the first lists.
-    pub(crate) async fn ready(&self) {
-        for store in &self.stores {
-            // The writer lives as long as the controller whose reconciliation this is.
-            let _ = store.wait_until_ready().await;
-        }
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<K>> {
-        self.stores.iter().flat_map(Store::state).collect()
-    }
-
-    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        let is = |one: &K| {
-            one.namespace().as_deref() == Some(namespace)
-                && one.meta().name.as_deref() == Some(name)
-        };
-        self.stores.iter().find_map(|store| store.find(is))
-    }
-}
-
-impl Catalog<GarageCluster> {
-    /// Whose buckets and keys those of the cluster `key` are.
-    pub(crate) fn lives_in(&self, key: &ClusterKey) -> Layout {
-        let cluster = self.get(&key.namespace, &key.name);
-        cluster.map_or_else(|| layout_of(key), |cluster| lives_in(&cluster))
-    }
-
-    /// Whether objects that name `key` are concerned by a change of `changed`.
-    pub(crate) fn concerns(&self, changed: &GarageCluster, key: &ClusterKey) -> bool {
-        let own = place(changed);
-        *key == own || self.lives_in(key) == layout_of(&own)
-    }
+/// Whether objects that name the cluster `key` are concerned by a change of `changed`.
+pub(crate) fn concerns(
+    clusters: &Watched<GarageCluster>,
+    changed: &GarageCluster,
+    key: &ClusterKey,
+) -> bool {
+    let own = place(changed);
+    *key == own || layout_at(clusters, key) == layout_of(&own)
 }
 
 /// Where an object is.

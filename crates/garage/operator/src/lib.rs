@@ -18,6 +18,7 @@ mod run;
 mod storage;
 pub mod token;
 mod tokens;
+mod watches;
 pub mod webhook;
 
 pub use clock::Clock;
@@ -25,3 +26,4 @@ pub use error::{Error, Result};
 pub use operator::{Operator, Options};
 pub use run::run;
 pub use tokens::KEPT_TOKENS;
+pub use watches::Watches;

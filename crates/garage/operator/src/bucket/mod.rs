@@ -7,17 +7,17 @@ mod observe;
 pub(crate) use observe::get as get_bucket;
 
 use crate::error::{Error, Result};
-use crate::home::{Catalog, Home, Marks, place, slim};
+use crate::home::{Home, Marks, concerns, place};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn};
-use gatewright_controller::{Next, runner};
+use crate::watches::Watches;
+use gatewright_controller::{Next, Watched, runner};
 use gatewright_garage::api::{GarageBucket, GarageCluster, GarageKey};
 use gatewright_garage::bucket::{Desired, Plan, Refusal, Step, Usage, Verdict, plan, report};
 use gatewright_garage::cluster::Problem;
 use gatewright_garage::tenant;
 use kube::ResourceExt as _;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::ObjectRef;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,31 +32,34 @@ const ROUNDS: usize = 16;
 /// What reconciliations of buckets share.
 struct Buckets {
     operator: Arc<Operator>,
-    buckets: Store<GarageBucket>,
-    keys: Arc<Catalog<GarageKey>>,
-    clusters: Arc<Catalog<GarageCluster>>,
+    buckets: Watched<GarageBucket>,
+    keys: Watched<GarageKey>,
+    clusters: Watched<GarageCluster>,
     /// When the figures of each bucket were told last, by UID.
     told: Mutex<BTreeMap<String, Instant>>,
 }
 
 /// Reconciles GarageBuckets until `cancel`.
-pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
-    let client = operator.ctx.client().clone();
-    let namespaces = &operator.options.namespaces;
-    let controller = namespaces.controller::<GarageBucket>(&client, watcher::Config::default());
-    let (keys, key_changes) = Catalog::<GarageKey>::watch(namespaces, &client, |_| {});
-    let (clusters, cluster_changes) = Catalog::watch(namespaces, &client, slim);
+pub fn run(
+    operator: Arc<Operator>,
+    watches: &Watches,
+    cancel: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
     let shared = Arc::new(Buckets {
         operator: operator.clone(),
-        buckets: controller.store(),
-        keys,
-        clusters,
+        buckets: watches.buckets.clone(),
+        keys: watches.keys.clone(),
+        clusters: watches.clusters.clone(),
         told: Mutex::default(),
     });
     let (of_keys, of_clusters, marks) = (shared.clone(), shared.clone(), Marks::default());
-    let controller = controller
-        .watches_stream(key_changes, move |key| of_keys.of_key(&key))
-        .watches_stream(cluster_changes, move |cluster| {
+    let controller = watches
+        .buckets
+        .controller()
+        .watches_shared_stream(watches.keys.changes().subscribe(), move |key| {
+            of_keys.of_key(&key)
+        })
+        .watches_shared_stream(watches.clusters.changes().subscribe(), move |cluster| {
             of_clusters.of_cluster(&cluster, marks.is_new(&cluster))
         });
     let metrics = operator.ctx.metrics().clone();
@@ -65,15 +68,17 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
         async move { Box::pin(shared.reconcile(&bucket)).await }
     };
     let settings = runner::Settings::new("garagebucket");
-    runner::run(
-        controller,
-        settings,
-        &metrics,
-        cancel,
-        Error::category,
-        reconcile,
-    )
-    .await;
+    async move {
+        runner::run(
+            controller,
+            settings,
+            &metrics,
+            cancel,
+            Error::category,
+            reconcile,
+        )
+        .await;
+    }
 }
 
 impl Buckets {
@@ -96,7 +101,7 @@ impl Buckets {
                 .any(|id| ids.contains(id));
             near && named || has || observe::asks_for(key, bucket)
         };
-        let buckets = self.buckets.state();
+        let buckets = self.buckets.all();
         let concerned = buckets.iter().filter(|bucket| concerns(bucket));
         concerned
             .map(|bucket| ObjectRef::from_obj(&**bucket))
@@ -111,9 +116,9 @@ impl Buckets {
                 .status
                 .as_ref()
                 .and_then(|status| status.phase.as_deref());
-            (new || phase != Some("Ready")) && self.clusters.concerns(cluster, &target)
+            (new || phase != Some("Ready")) && concerns(&self.clusters, cluster, &target)
         };
-        let buckets = self.buckets.state();
+        let buckets = self.buckets.all();
         let concerned = buckets.iter().filter(|bucket| concerns(bucket));
         concerned
             .map(|bucket| ObjectRef::from_obj(&**bucket))

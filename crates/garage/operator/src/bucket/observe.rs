@@ -3,7 +3,7 @@
 use super::Buckets;
 use crate::admin::{BucketSelector, Client};
 use crate::error::{Error, Result};
-use crate::home::{Home, place};
+use crate::home::{Home, layout_at, place};
 use gatewright_garage::admin::{BucketInfo, BucketPermissions};
 use gatewright_garage::api::{self, BucketPermission, GarageBucket, GarageKey};
 use gatewright_garage::bucket::{Desired, Key, Observed, Rival, permissions};
@@ -164,7 +164,7 @@ impl Buckets {
             }
             let at = place(other);
             let cluster = tenant::target(&other.spec.cluster_ref, &at.namespace);
-            if Some(self.clusters.lives_in(&cluster)) != home.layout {
+            if Some(layout_at(&self.clusters, &cluster)) != home.layout {
                 return None;
             }
             let recorded = other
@@ -185,7 +185,7 @@ impl Buckets {
                 older: age(other) < age(own),
             })
         };
-        let all = self.buckets.state();
+        let all = self.buckets.all();
         let mut rivals: Vec<Rival> = all.iter().filter_map(|other| rival(other)).collect();
         rivals.sort_by(|a, b| a.key.cmp(&b.key));
         rivals
@@ -208,7 +208,7 @@ impl Buckets {
             }
             let near = at.namespace == desired.key.namespace;
             let cluster = tenant::target(&key.spec.cluster_ref, &at.namespace);
-            let here = Some(self.clusters.lives_in(&cluster)) == home.layout;
+            let here = Some(layout_at(&self.clusters, &cluster)) == home.layout;
             let name = near.then_some(&*desired.key.name);
             let asked = key.spec.bucket_permissions.iter();
             let asked = asked.filter(|one| is_about(one, name, id, &aliases));

@@ -9,22 +9,24 @@ pub(crate) use belongings::{Revision, requested, room};
 pub(crate) use observe::seen_pod;
 
 use crate::error::{Error, Result};
+use crate::home::place;
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn, with_condition};
 use crate::storage::Asked;
-use gatewright_controller::{Next, runner};
+use crate::watches::Watches;
+use gatewright_controller::{Next, Watched, runner};
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{
-    Desired, Observed, Plan, Problem, Refusal, Step, Verdict, WorkloadWanted, plan, report,
+    ClusterKey, Desired, Observed, Plan, Problem, Refusal, Step, Verdict, WorkloadWanted, plan,
+    report,
 };
 use gatewright_garage::config::Inherited;
 use gatewright_garage::secret::Redacted;
+use gatewright_garage::tenant;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -103,28 +105,23 @@ impl Hands {
 }
 
 /// Reconciles GarageClusters until `cancel`.
-pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
-    let client = operator.ctx.client().clone();
-    let namespaces = &operator.options.namespaces;
-    let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
-    let labelled = || watcher::Config::default().labels(&ours);
-    let controller = namespaces.controller::<GarageCluster>(&client, watcher::Config::default());
-    let clusters = controller.store();
+pub fn run(
+    operator: Arc<Operator>,
+    watches: &Watches,
+    cancel: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let clusters = watches.clusters.clone();
     let related = clusters.clone();
-    let controller = controller
-        .owns_stream(namespaces.related::<PartialObjectMeta<StatefulSet>>(&client, labelled()))
-        .owns_stream(namespaces.related::<PartialObjectMeta<Deployment>>(&client, labelled()))
-        .owns_stream(namespaces.related::<PartialObjectMeta<Secret>>(&client, labelled()))
-        .watches_stream(
-            namespaces.related::<PartialObjectMeta<Pod>>(&client, labelled()),
-            |pod| by_label(&pod),
-        )
+    let controller = clusters
+        .controller()
+        .owns_shared_stream(watches.stateful_sets.subscribe())
+        .owns_shared_stream(watches.deployments.subscribe())
+        .owns_shared_stream(watches.secrets.subscribe())
+        .watches_shared_stream(watches.pods.subscribe(), |pod| by_label(&*pod))
         // A storage cluster concerns its gateways, and they concern it.
-        .watches_stream(
-            namespaces
-                .related::<PartialObjectMeta<GarageCluster>>(&client, watcher::Config::default()),
-            move |cluster| relatives(&related, &cluster),
-        );
+        .watches_shared_stream(clusters.changes().subscribe(), move |cluster| {
+            relatives(&related, &cluster)
+        });
     let mut settings = runner::Settings::new("garagecluster");
     settings.concurrency = 8;
     let metrics = operator.ctx.metrics().clone();
@@ -132,15 +129,17 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
         let (operator, clusters) = (operator.clone(), clusters.clone());
         async move { Box::pin(operator.reconcile_cluster(&cluster, &clusters)).await }
     };
-    runner::run(
-        controller,
-        settings,
-        &metrics,
-        cancel,
-        Error::category,
-        reconcile,
-    )
-    .await;
+    async move {
+        runner::run(
+            controller,
+            settings,
+            &metrics,
+            cancel,
+            Error::category,
+            reconcile,
+        )
+        .await;
+    }
 }
 
 fn by_label<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<GarageCluster>> {
@@ -150,36 +149,32 @@ fn by_label<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<Garag
 
 /// The gateways of a storage cluster, and the storage cluster of gateways.
 fn relatives(
-    clusters: &Store<GarageCluster>,
-    changed: &PartialObjectMeta<GarageCluster>,
+    clusters: &Watched<GarageCluster>,
+    changed: &GarageCluster,
 ) -> Vec<ObjectRef<GarageCluster>> {
-    let key = (changed.namespace().unwrap_or_default(), changed.name_any());
-    let mut found = Vec::new();
-    for cluster in clusters.state() {
-        let own = (cluster.namespace().unwrap_or_default(), cluster.name_any());
-        let connect = cluster.spec.connect_to.as_ref();
-        let Some(target) = connect.and_then(|connect| connect.cluster_ref.as_ref()) else {
-            continue;
-        };
-        let target = (
-            target.namespace.clone().unwrap_or_else(|| own.0.clone()),
-            target.name.clone(),
-        );
-        if target == key {
-            found.push(ObjectRef::from_obj(&*cluster));
-        }
-        if own == key {
-            found.push(ObjectRef::new(&target.1).within(&target.0));
-        }
-    }
-    found
+    let key = place(changed);
+    let all = clusters.all();
+    let gateways = all.iter().filter(|one| target(one).as_ref() == Some(&key));
+    let storage = target(changed).map(|to| ObjectRef::new(&to.name).within(&to.namespace));
+    gateways
+        .map(|gateways| ObjectRef::from_obj(&**gateways))
+        .chain(storage)
+        .collect()
+}
+
+/// The storage cluster that a cluster names.
+fn target(cluster: &GarageCluster) -> Option<ClusterKey> {
+    let connect = cluster.spec.connect_to.as_ref()?;
+    let reference = connect.cluster_ref.as_ref()?;
+    let own = cluster.namespace().unwrap_or_default();
+    Some(tenant::target(reference, &own))
 }
 
 impl Operator {
     async fn reconcile_cluster(
         &self,
         cluster: &GarageCluster,
-        clusters: &Store<GarageCluster>,
+        clusters: &Watched<GarageCluster>,
     ) -> Result<Next> {
         let name = format!(
             "{}/{}",

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::operator::{Layout, Operator};
 use crate::storage::{self, Asked, layout_of};
 use futures_util::future::join_all;
+use gatewright_controller::Watched;
 use gatewright_garage::api::{self, GarageCluster};
 use gatewright_garage::cluster::{
     ClusterKey, Desired, External, Facts, Garage, Mode, Observed, Pod, Storage, Target, TargetSeen,
@@ -18,7 +19,6 @@ use gatewright_garage::secret::Redacted;
 use gatewright_garage::tenant;
 use k8s_openapi::api::core::v1::{self, Namespace, Secret};
 use kube::ResourceExt as _;
-use kube::runtime::reflector::Store;
 use std::time::Duration;
 
 /// How long a gateway may take to tell how full its tables are.
@@ -46,7 +46,7 @@ impl Operator {
         &self,
         cluster: &GarageCluster,
         desired: &Desired,
-        clusters: &Store<GarageCluster>,
+        clusters: &Watched<GarageCluster>,
         known: &mut crate::operator::Known,
     ) -> Result<(Observed, Hands)> {
         let ClusterKey { namespace, name } = &desired.key;
@@ -89,7 +89,7 @@ impl Operator {
         }
         if desired.mode == Mode::Storage {
             self.claims(desired, &mut seen, &mut hands).await?;
-            let users = clusters.state();
+            let users = clusters.all();
             let users = users.iter().filter(|other| uses(other, &desired.key));
             seen.attached = users.map(|user| key_of(user)).collect();
             seen.attached.sort();
@@ -164,7 +164,7 @@ impl Operator {
         Ok(namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()))
     }
 
-    async fn target(&self, desired: &Desired, clusters: &Store<GarageCluster>) -> Result<Found> {
+    async fn target(&self, desired: &Desired, clusters: &Watched<GarageCluster>) -> Result<Found> {
         let nothing = |seen| Found {
             seen,
             cluster: None,
@@ -175,10 +175,8 @@ impl Operator {
         if !self.looks_into(&key.namespace) {
             return Ok(nothing(TargetSeen::OutOfReach));
         }
-        let all = clusters.state();
-        let known = all.iter().find(|cluster| key_of(cluster) == *key);
-        let storage: Option<GarageCluster> = match known {
-            Some(known) => Some((**known).clone()),
+        let storage: Option<GarageCluster> = match clusters.get(&key.namespace, &key.name) {
+            Some(known) => Some((*known).clone()),
             // Newer than the watch.
             None => self.ctx.get_opt(Some(&key.namespace), &key.name).await?,
         };

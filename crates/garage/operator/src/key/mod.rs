@@ -8,19 +8,17 @@ pub(crate) use observe::secrets_of;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::home::{Catalog, Marks, place, slim};
+use crate::home::{Marks, concerns, place};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn};
-use gatewright_controller::{Next, runner};
-use gatewright_garage::api::{self, GarageBucket, GarageCluster, GarageKey};
+use crate::watches::Watches;
+use gatewright_controller::{Next, Watched, runner};
+use gatewright_garage::api::{GarageBucket, GarageCluster, GarageKey};
 use gatewright_garage::key::{Desired, Plan, Refusal, Step, Verdict, plan, report};
 use gatewright_garage::tenant;
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -33,33 +31,35 @@ const ROUNDS: usize = 16;
 /// What reconciliations of keys share.
 struct Keys {
     operator: Arc<Operator>,
-    keys: Store<GarageKey>,
-    buckets: Arc<Catalog<GarageBucket>>,
-    clusters: Arc<Catalog<GarageCluster>>,
+    keys: Watched<GarageKey>,
+    buckets: Watched<GarageBucket>,
+    clusters: Watched<GarageCluster>,
     clock: Clock,
 }
 
 /// Reconciles GarageKeys until `cancel`.
-pub async fn run(operator: Arc<Operator>, clock: Clock, cancel: CancellationToken) {
-    let client = operator.ctx.client().clone();
-    let namespaces = &operator.options.namespaces;
-    let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
-    let labelled = watcher::Config::default().labels(&ours);
-    let controller = namespaces.controller::<GarageKey>(&client, watcher::Config::default());
-    let (buckets, bucket_changes) = Catalog::<GarageBucket>::watch(namespaces, &client, |_| {});
-    let (clusters, cluster_changes) = Catalog::watch(namespaces, &client, slim);
+pub fn run(
+    operator: Arc<Operator>,
+    watches: &Watches,
+    clock: Clock,
+    cancel: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
     let shared = Arc::new(Keys {
         operator: operator.clone(),
-        keys: controller.store(),
-        buckets,
-        clusters,
+        keys: watches.keys.clone(),
+        buckets: watches.buckets.clone(),
+        clusters: watches.clusters.clone(),
         clock,
     });
     let (of_buckets, of_clusters, marks) = (shared.clone(), shared.clone(), Marks::default());
-    let controller = controller
-        .owns_stream(namespaces.related::<PartialObjectMeta<Secret>>(&client, labelled))
-        .watches_stream(bucket_changes, move |bucket| of_buckets.of_bucket(&bucket))
-        .watches_stream(cluster_changes, move |cluster| {
+    let controller = watches
+        .keys
+        .controller()
+        .owns_shared_stream(watches.secrets.subscribe())
+        .watches_shared_stream(watches.buckets.changes().subscribe(), move |bucket| {
+            of_buckets.of_bucket(&bucket)
+        })
+        .watches_shared_stream(watches.clusters.changes().subscribe(), move |cluster| {
             of_clusters.of_cluster(&cluster, marks.is_new(&cluster))
         });
     let metrics = operator.ctx.metrics().clone();
@@ -68,15 +68,17 @@ pub async fn run(operator: Arc<Operator>, clock: Clock, cancel: CancellationToke
         async move { Box::pin(shared.reconcile(&key)).await }
     };
     let settings = runner::Settings::new("garagekey");
-    runner::run(
-        controller,
-        settings,
-        &metrics,
-        cancel,
-        Error::category,
-        reconcile,
-    )
-    .await;
+    async move {
+        runner::run(
+            controller,
+            settings,
+            &metrics,
+            cancel,
+            Error::category,
+            reconcile,
+        )
+        .await;
+    }
 }
 
 impl Keys {
@@ -99,7 +101,7 @@ impl Keys {
                     .any(|one| one.key_ref == key.name_any());
             asked || named
         };
-        let keys = self.keys.state();
+        let keys = self.keys.all();
         keys.iter()
             .filter(|key| concerns(key))
             .map(|key| ObjectRef::from_obj(&**key))
@@ -114,9 +116,9 @@ impl Keys {
                 .status
                 .as_ref()
                 .and_then(|status| status.phase.as_deref());
-            (new || phase != Some("Ready")) && self.clusters.concerns(cluster, &target)
+            (new || phase != Some("Ready")) && concerns(&self.clusters, cluster, &target)
         };
-        let keys = self.keys.state();
+        let keys = self.keys.all();
         keys.iter()
             .filter(|key| concerns(key))
             .map(|key| ObjectRef::from_obj(&**key))

@@ -4,7 +4,7 @@ use super::Keys;
 use crate::admin::{BucketSelector, Client};
 use crate::bucket::get_bucket;
 use crate::error::{Error, Result};
-use crate::home::{Home, place};
+use crate::home::{Home, layout_at, place};
 use gatewright_garage::admin::KeyInfo;
 use gatewright_garage::api::{self, GarageKey};
 use gatewright_garage::bucket::reservation;
@@ -232,14 +232,14 @@ impl Keys {
             let created = key.metadata.creation_timestamp.clone().map(|time| time.0);
             (created, key.metadata.uid.clone())
         };
-        let all = self.keys.state();
+        let all = self.keys.all();
         let other = all.iter().find(|other| {
             let status = other.status.as_ref();
             let at = place(&***other);
             let cluster = tenant::target(&other.spec.cluster_ref, &at.namespace);
             other.metadata.uid != own.metadata.uid
                 && status.and_then(|status| status.access_key_id.as_ref()) == Some(&given.id)
-                && Some(self.clusters.lives_in(&cluster)) == hands.home.layout
+                && Some(layout_at(&self.clusters, &cluster)) == hands.home.layout
                 && age(other) < age(own)
         });
         if let Some(other) = other {
@@ -264,7 +264,9 @@ impl Keys {
                 .status
                 .as_ref()
                 .and_then(|status| status.bucket_id.clone());
-            if let Some(id) = id.filter(|_| Some(self.clusters.lives_in(&cluster)) == home.layout) {
+            if let Some(id) =
+                id.filter(|_| Some(layout_at(&self.clusters, &cluster)) == home.layout)
+            {
                 seen.managed.insert(id, at);
             }
         }
@@ -290,7 +292,7 @@ impl Keys {
             return Target::Missing;
         };
         let cluster = tenant::target(&bucket.spec.cluster_ref, &desired.key.namespace);
-        if Some(self.clusters.lives_in(&cluster)) != home.layout {
+        if Some(layout_at(&self.clusters, &cluster)) != home.layout {
             return Target::Elsewhere;
         }
         let status = bucket.status.clone().unwrap_or_default();

@@ -6,20 +6,19 @@ mod observe;
 mod own;
 
 use crate::error::{Error, Result};
-use crate::home::{Catalog, Marks, place, slim};
+use crate::home::{Marks, concerns, layout_at, place};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn};
-use gatewright_controller::{Next, runner};
-use gatewright_garage::api::{self, GarageCluster, GarageNode};
+use crate::watches::Watches;
+use gatewright_controller::{Next, Watched, runner};
+use gatewright_garage::api::{GarageCluster, GarageNode};
 use gatewright_garage::node::{Desired, Kind, Refusal, Step, Verdict, plan, report};
 use gatewright_garage::objects::names;
 use gatewright_garage::tenant;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -30,33 +29,29 @@ const ROUNDS: usize = 16;
 /// What reconciliations of nodes share.
 struct Nodes {
     operator: Arc<Operator>,
-    nodes: Store<GarageNode>,
-    clusters: Arc<Catalog<GarageCluster>>,
+    nodes: Watched<GarageNode>,
+    clusters: Watched<GarageCluster>,
 }
 
 /// Reconciles GarageNodes until `cancel`.
-pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
-    let client = operator.ctx.client().clone();
-    let namespaces = &operator.options.namespaces;
-    let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
-    let labelled = || watcher::Config::default().labels(&ours);
-    let controller = namespaces.controller::<GarageNode>(&client, watcher::Config::default());
-    let (clusters, cluster_changes) = Catalog::watch(namespaces, &client, slim);
-    let nodes = controller.store();
+pub fn run(
+    operator: Arc<Operator>,
+    watches: &Watches,
+    cancel: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
     let shared = Arc::new(Nodes {
         operator: operator.clone(),
-        nodes,
-        clusters,
+        nodes: watches.nodes.clone(),
+        clusters: watches.clusters.clone(),
     });
     let (of_clusters, of_pods, marks) = (shared.clone(), shared.clone(), Marks::default());
-    let controller = controller
-        .owns_stream(namespaces.related::<PartialObjectMeta<StatefulSet>>(&client, labelled()))
-        .owns_stream(namespaces.related::<PartialObjectMeta<Secret>>(&client, labelled()))
-        .watches_stream(
-            namespaces.related::<PartialObjectMeta<Pod>>(&client, labelled()),
-            move |pod| of_pods.of_pod(&pod),
-        )
-        .watches_stream(cluster_changes, move |cluster| {
+    let controller = watches
+        .nodes
+        .controller()
+        .owns_shared_stream(watches.stateful_sets.subscribe())
+        .owns_shared_stream(watches.secrets.subscribe())
+        .watches_shared_stream(watches.pods.subscribe(), move |pod| of_pods.of_pod(&pod))
+        .watches_shared_stream(watches.clusters.changes().subscribe(), move |cluster| {
             of_clusters.of_cluster(&cluster, marks.is_new(&cluster))
         });
     let metrics = operator.ctx.metrics().clone();
@@ -65,15 +60,17 @@ pub async fn run(operator: Arc<Operator>, cancel: CancellationToken) {
         async move { Box::pin(shared.reconcile(&node)).await }
     };
     let settings = runner::Settings::new("garagenode");
-    runner::run(
-        controller,
-        settings,
-        &metrics,
-        cancel,
-        Error::category,
-        reconcile,
-    )
-    .await;
+    async move {
+        runner::run(
+            controller,
+            settings,
+            &metrics,
+            cancel,
+            Error::category,
+            reconcile,
+        )
+        .await;
+    }
 }
 
 impl Nodes {
@@ -86,7 +83,7 @@ impl Nodes {
                 && (owner == Some(&node.name_any())
                     || selected.is_some_and(|pod| pod.name == at.name))
         };
-        let nodes = self.nodes.state();
+        let nodes = self.nodes.all();
         let concerned = nodes.iter().filter(|node| concerns(node));
         concerned.map(|node| ObjectRef::from_obj(&**node)).collect()
     }
@@ -99,9 +96,9 @@ impl Nodes {
                 .status
                 .as_ref()
                 .and_then(|status| status.phase.as_deref());
-            (new || phase != Some("Running")) && self.clusters.concerns(cluster, &target)
+            (new || phase != Some("Running")) && concerns(&self.clusters, cluster, &target)
         };
-        let nodes = self.nodes.state();
+        let nodes = self.nodes.all();
         let concerned = nodes.iter().filter(|node| concerns(node));
         concerned.map(|node| ObjectRef::from_obj(&**node)).collect()
     }
@@ -127,7 +124,7 @@ impl Nodes {
             }
         };
         let mut known = operator
-            .layout(self.clusters.lives_in(&desired.cluster))
+            .layout(layout_at(&self.clusters, &desired.cluster))
             .await;
         for _ in 0..ROUNDS {
             let (seen, hands) = Box::pin(self.observe(&node, &desired, &mut known)).await?;

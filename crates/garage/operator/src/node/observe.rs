@@ -3,7 +3,7 @@
 use super::Nodes;
 use crate::admin;
 use crate::error::{Error, Result};
-use crate::home::{Home, place};
+use crate::home::{Home, layout_at, place};
 use crate::operator::Known;
 use crate::storage;
 use gatewright_garage::admin::{LayoutHistory, UpdateTracker};
@@ -225,7 +225,7 @@ impl Nodes {
             (created, node.metadata.uid.clone())
         };
         let is = |text: Option<&String>| text.and_then(|text| text.parse().ok()) == Some(id);
-        let nodes = self.nodes.state();
+        let nodes = self.nodes.all();
         let rival = nodes.iter().find(|other| {
             let at = place(&***other);
             let cluster = tenant::target(&other.spec.cluster_ref, &at.namespace);
@@ -235,7 +235,7 @@ impl Nodes {
                 .and_then(|status| status.node_id.as_ref());
             other.metadata.uid != own.metadata.uid
                 && (is(told) || is(other.spec.node_id.as_ref()))
-                && Some(self.clusters.lives_in(&cluster)) == home.layout
+                && Some(layout_at(&self.clusters, &cluster)) == home.layout
                 && age(other) < age(own)
         });
         rival.map(|rival| place(&**rival))

@@ -3,11 +3,12 @@
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::home::{Catalog, Home, Marks, place, slim};
+use crate::home::{Home, Marks, concerns, place};
 use crate::key::{secrets_of, until};
 use crate::operator::Operator;
 use crate::refusal::{refuse, warn};
-use gatewright_controller::{Next, runner};
+use crate::watches::Watches;
+use gatewright_controller::{Next, Watched, runner};
 use gatewright_garage::admin::{AdminTokenChange, AdminTokenInfo};
 use gatewright_garage::api::{self, GarageAdminToken, GarageCluster};
 use gatewright_garage::key::secret::is_of;
@@ -19,9 +20,7 @@ use gatewright_garage::token::{
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use kube::api::PropagationPolicy;
-use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::ObjectRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +34,8 @@ const ROUNDS: usize = 16;
 /// What reconciliations of tokens share.
 struct Tokens {
     operator: Arc<Operator>,
-    tokens: Store<GarageAdminToken>,
-    clusters: Arc<Catalog<GarageCluster>>,
+    tokens: Watched<GarageAdminToken>,
+    clusters: Watched<GarageCluster>,
     clock: Clock,
 }
 
@@ -48,23 +47,24 @@ struct Hands {
 }
 
 /// Reconciles GarageAdminTokens until `cancel`.
-pub async fn run(operator: Arc<Operator>, clock: Clock, cancel: CancellationToken) {
-    let client = operator.ctx.client().clone();
-    let namespaces = &operator.options.namespaces;
-    let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
-    let labelled = watcher::Config::default().labels(&ours);
-    let controller = namespaces.controller::<GarageAdminToken>(&client, watcher::Config::default());
-    let (clusters, cluster_changes) = Catalog::watch(namespaces, &client, slim);
+pub fn run(
+    operator: Arc<Operator>,
+    watches: &Watches,
+    clock: Clock,
+    cancel: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
     let shared = Arc::new(Tokens {
         operator: operator.clone(),
-        tokens: controller.store(),
-        clusters,
+        tokens: watches.tokens.clone(),
+        clusters: watches.clusters.clone(),
         clock,
     });
     let (of_clusters, marks) = (shared.clone(), Marks::default());
-    let controller = controller
-        .owns_stream(namespaces.related::<PartialObjectMeta<Secret>>(&client, labelled))
-        .watches_stream(cluster_changes, move |cluster| {
+    let controller = watches
+        .tokens
+        .controller()
+        .owns_shared_stream(watches.secrets.subscribe())
+        .watches_shared_stream(watches.clusters.changes().subscribe(), move |cluster| {
             of_clusters.of_cluster(&cluster, marks.is_new(&cluster))
         });
     let metrics = operator.ctx.metrics().clone();
@@ -73,15 +73,17 @@ pub async fn run(operator: Arc<Operator>, clock: Clock, cancel: CancellationToke
         async move { Box::pin(shared.reconcile(&token)).await }
     };
     let settings = runner::Settings::new("garageadmintoken");
-    runner::run(
-        controller,
-        settings,
-        &metrics,
-        cancel,
-        Error::category,
-        reconcile,
-    )
-    .await;
+    async move {
+        runner::run(
+            controller,
+            settings,
+            &metrics,
+            cancel,
+            Error::category,
+            reconcile,
+        )
+        .await;
+    }
 }
 
 impl Tokens {
@@ -93,9 +95,9 @@ impl Tokens {
                 .status
                 .as_ref()
                 .and_then(|status| status.phase.as_deref());
-            (new || phase != Some("Ready")) && self.clusters.concerns(cluster, &target)
+            (new || phase != Some("Ready")) && concerns(&self.clusters, cluster, &target)
         };
-        let tokens = self.tokens.state();
+        let tokens = self.tokens.all();
         let concerned = tokens.iter().filter(|token| concerns(token));
         concerned
             .map(|token| ObjectRef::from_obj(&**token))

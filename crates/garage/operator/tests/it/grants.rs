@@ -4,7 +4,7 @@ use crate::rig::{PATIENCE, condition};
 use gatewright_controller::crds::install;
 use gatewright_controller::{Ctx, Namespaces};
 use gatewright_garage::api;
-use gatewright_garage_operator::{Operator, Options, cluster};
+use gatewright_garage_operator::{Operator, Options, Watches, cluster};
 use gatewright_testkit::{Cluster, await_condition};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
@@ -74,7 +74,9 @@ async fn a_grant_counts_where_only_its_older_version_is_served() {
         },
     );
     let cancel = CancellationToken::new();
-    let controller = tokio::spawn(cluster::run(Arc::new(operator), cancel.clone()));
+    let (watches, fed) = Watches::new(&operator, cancel.clone());
+    let controller = cluster::run(Arc::new(operator), &watches, cancel.clone());
+    let controller = tokio::spawn(async { tokio::join!(controller, fed) });
     let reason = async || {
         let clusters = of(&client, &here, (api::GROUP, api::VERSION), "GarageCluster");
         let object = clusters.get("g").await.ok()?;

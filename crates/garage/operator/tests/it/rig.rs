@@ -7,7 +7,9 @@ use gatewright_controller::{Ctx, Namespaces};
 use gatewright_garage::api;
 use gatewright_garage::secret::Redacted;
 use gatewright_garage_operator::admin::{Client as Admin, Settings};
-use gatewright_garage_operator::{Clock, Operator, Options};
+use gatewright_garage_operator::{
+    Clock, Operator, Options, Watches, bucket, cluster, key, node, token,
+};
 use gatewright_testkit::garage::Credentials;
 use gatewright_testkit::{Cluster, Garage, await_condition};
 use k8s_openapi::api::core::v1::Secret;
@@ -109,8 +111,10 @@ impl Rig {
 
     /// Starts the controller of clusters, too. No pod ever runs here: there is no kubelet.
     pub(crate) fn run_clusters(&self) {
-        let clusters = gatewright_garage_operator::cluster::run;
-        tokio::spawn(clusters(self.operator.clone(), self.cancel.clone()));
+        let (operator, cancel) = (&self.operator, &self.cancel);
+        let (watches, fed) = Watches::new(operator, cancel.clone());
+        tokio::spawn(cluster::run(operator.clone(), &watches, cancel.clone()));
+        tokio::spawn(fed);
     }
 
     /// Annotates an object as a user does.
@@ -126,23 +130,14 @@ impl Rig {
 
     /// Starts the controllers of users of clusters, in this namespace.
     pub(crate) fn run(&self) {
-        let operator = self.operator.clone();
-        let (clock, cancel) = (self.clock.clone(), self.cancel.clone());
-        tokio::spawn(gatewright_garage_operator::bucket::run(
-            operator.clone(),
-            cancel.clone(),
-        ));
-        tokio::spawn(gatewright_garage_operator::key::run(
-            operator.clone(),
-            clock.clone(),
-            cancel.clone(),
-        ));
-        tokio::spawn(gatewright_garage_operator::token::run(
-            operator.clone(),
-            clock,
-            cancel.clone(),
-        ));
-        tokio::spawn(gatewright_garage_operator::node::run(operator, cancel));
+        let operator = || self.operator.clone();
+        let (clock, cancel) = (|| self.clock.clone(), || self.cancel.clone());
+        let (watches, fed) = Watches::new(&self.operator, cancel());
+        tokio::spawn(bucket::run(operator(), &watches, cancel()));
+        tokio::spawn(key::run(operator(), &watches, clock(), cancel()));
+        tokio::spawn(token::run(operator(), &watches, clock(), cancel()));
+        tokio::spawn(node::run(operator(), &watches, cancel()));
+        tokio::spawn(fed);
     }
 
     /// Objects of a kind of ours, or of what we make of them.
