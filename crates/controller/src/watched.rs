@@ -4,16 +4,19 @@
 use crate::apply::Ctx;
 use crate::namespaces::Namespaces;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
-use kube::runtime::reflector::{ObjectRef, Store, reflector, store};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::watcher::Event;
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Reads what a watch tells and passes it on, without end. An error is logged, counted as `watch` under
 /// the kind in lower case, and tried again.
@@ -63,6 +66,8 @@ impl<K: Send + Sync + 'static> Changes<K> {
 pub struct Watched<K: Resource<DynamicType = ()> + 'static> {
     known: Store<K>,
     changes: Changes<K>,
+    /// Of several that wait for a [`Store`], kube 4.2 wakes the last one only, and its controller waits.
+    listed: watch::Receiver<bool>,
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> Clone for Watched<K> {
@@ -70,6 +75,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Clone for Watched<K> {
         Self {
             known: self.known.clone(),
             changes: self.changes.clone(),
+            listed: self.listed.clone(),
         }
     }
 }
@@ -94,8 +100,8 @@ where
 
     /// Waits until all namespaces have been listed.
     pub async fn ready(&self) {
-        // It fails when the feed is dropped, and with it all that could wait here.
-        let _ = self.known.wait_until_ready().await;
+        // It fails when the feed has ended, and then nobody is to wait for it.
+        let _ = self.listed.clone().wait_for(|listed| *listed).await;
     }
 
     /// All of them, in no order.
@@ -128,13 +134,20 @@ impl Namespaces {
             + 'static,
     {
         let (known, writer) = store();
-        let events = self
-            .merged(ctx.client(), config, known.clone())
-            .modify(slim);
-        let changes = Changes::default();
-        let touched = reflector(writer, events).touched_objects();
-        let feed = feed(touched, changes.clone(), ctx.clone());
-        (Watched { known, changes }, feed.boxed())
+        let (done, listed) = watch::channel(false);
+        let events = self.merged(ctx.client(), config, known.clone());
+        let watched = Watched {
+            known,
+            changes: Changes::default(),
+            listed,
+        };
+        let feeder = Feeder {
+            watched: watched.clone(),
+            writer,
+            done,
+        };
+        let feed = feeder.feed(events.modify(slim).boxed(), ctx.clone());
+        (watched, feed.boxed())
     }
 
     /// Watches objects of kind `K` without keeping them. With `PartialObjectMeta<K>` only their metadata
@@ -156,6 +169,58 @@ impl Namespaces {
     }
 }
 
+/// What fills a [`Watched`].
+struct Feeder<K: Resource<DynamicType = ()> + Clone + 'static> {
+    watched: Watched<K>,
+    writer: Writer<K>,
+    done: watch::Sender<bool>,
+}
+
+impl<K> Feeder<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    async fn feed(
+        mut self,
+        mut events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
+        ctx: Ctx,
+    ) {
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.take(&event),
+                Err(error) => failed::<K>(&ctx, &error),
+            }
+        }
+    }
+
+    /// An object is told when it can be found, and what a list no longer has is told like what was
+    /// deleted.
+    fn take(&mut self, event: &Event<K>) {
+        let Watched { known, changes, .. } = &self.watched;
+        let before = match event {
+            Event::InitDone => known.state(),
+            _ => Vec::new(),
+        };
+        self.writer.apply_watcher_event(event);
+        match event {
+            Event::Init | Event::InitApply(_) => {}
+            Event::InitDone => {
+                let gone = before.iter();
+                let gone = gone.filter(|one| known.get(&ObjectRef::from_obj(&***one)).is_none());
+                gone.for_each(|one| changes.tell(one));
+                known.state().iter().for_each(|one| changes.tell(one));
+                self.done.send_replace(true);
+            }
+            Event::Apply(object) => {
+                let object = known.get(&ObjectRef::from_obj(object));
+                object.iter().for_each(|one| changes.tell(one));
+            }
+            Event::Delete(object) => changes.tell(&Arc::new(object.clone())),
+        }
+    }
+}
+
+/// Tells what changes of a watch that nothing is kept of.
 async fn feed<K>(
     touched: impl Stream<Item = Result<K, watcher::Error>> + Send,
     changes: Changes<K>,
@@ -167,14 +232,16 @@ async fn feed<K>(
     while let Some(touched) = touched.next().await {
         match touched {
             Ok(object) => changes.tell(&Arc::new(object)),
-            Err(error) => {
-                let kind = K::kind(&());
-                ctx.metrics().failed(&kind.to_lowercase(), "watch");
-                let error = &error as &dyn Error;
-                tracing::warn!(%kind, error, "cannot watch objects; trying again");
-            }
+            Err(error) => failed::<K>(&ctx, &error),
         }
     }
+}
+
+fn failed<K: Resource<DynamicType = ()>>(ctx: &Ctx, error: &watcher::Error) {
+    let kind = K::kind(&());
+    ctx.metrics().failed(&kind.to_lowercase(), "watch");
+    let error = error as &dyn Error;
+    tracing::warn!(%kind, error, "cannot watch objects; trying again");
 }
 
 #[cfg(test)]
@@ -201,5 +268,79 @@ mod tests {
         drop(changes);
         let told: Vec<_> = first.map(|map| map.name_any()).collect().await;
         assert_eq!(told, ["a", "b"]);
+    }
+
+    fn fed() -> Feeder<ConfigMap> {
+        let (known, writer) = store();
+        let (done, listed) = watch::channel(false);
+        let watched = Watched {
+            known,
+            changes: Changes::default(),
+            listed,
+        };
+        Feeder {
+            watched,
+            writer,
+            done,
+        }
+    }
+
+    /// What has been told since the last time, by name.
+    fn told(changes: &mut (impl Stream<Item = Arc<ConfigMap>> + Unpin)) -> Vec<String> {
+        let next = || changes.next().now_or_never().flatten();
+        let mut told: Vec<_> = std::iter::from_fn(next).map(|map| map.name_any()).collect();
+        told.sort();
+        told
+    }
+
+    #[tokio::test]
+    async fn an_object_is_told_when_it_is_found_and_when_a_list_has_lost_it() {
+        let mut feeder = fed();
+        let watched = feeder.watched.clone();
+        let mut changes = std::pin::pin!(watched.changes().subscribe());
+        let object = |name: &str| ConfigMap::clone(&map(name));
+        for event in [
+            Event::Init,
+            Event::InitApply(object("a")),
+            Event::InitApply(object("b")),
+        ] {
+            feeder.take(&event);
+        }
+        assert_eq!(told(&mut changes), [""; 0]);
+        feeder.take(&Event::InitDone);
+        assert_eq!(told(&mut changes), ["a", "b"]);
+        feeder.take(&Event::Apply(object("c")));
+        assert_eq!(told(&mut changes), ["c"]);
+        feeder.take(&Event::Delete(object("a")));
+        assert_eq!(told(&mut changes), ["a"]);
+        // The watch broke off, and is begun anew.
+        feeder.take(&Event::Init);
+        feeder.take(&Event::InitApply(object("c")));
+        assert_eq!(watched.all().len(), 2);
+        feeder.take(&Event::InitDone);
+        assert_eq!(told(&mut changes), ["b", "c"]);
+        let known: Vec<_> = watched.all().iter().map(|map| map.name_any()).collect();
+        assert_eq!(known, ["c"]);
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_the_first_list_are_woken() {
+        let mut feeder = fed();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let watched = feeder.watched.clone();
+                tokio::spawn(async move { watched.ready().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|one| !one.is_finished()));
+        feeder.take(&Event::Init);
+        feeder.take(&Event::InitDone);
+        for one in waiting {
+            one.await.expect("is woken");
+        }
+        // Who waits for a list that will not come is let go.
+        let orphan = fed().watched;
+        orphan.ready().await;
     }
 }
