@@ -7,6 +7,7 @@ mod node;
 mod reach;
 mod rig;
 mod soak;
+mod storage;
 
 use std::time::Duration;
 
@@ -68,8 +69,12 @@ async fn served_by(
     .await;
 }
 
+/// One at a time: together they are more load than two cores carry.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_specified_documents_give_s3_through_diskless_gateways() {
+    let _turn = TURN.lock().await;
     let Some(world) = World::shared() else { return };
     world.leads().await;
     let namespace = world.namespace("specified");
@@ -131,11 +136,36 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
     unchanged().await;
     report("kill -9 of each gateway", load);
 
-    // Minutes long: for whoever changes how pods are replaced.
-    if std::env::var_os("GATEWRIGHT_SOAK").is_some() {
-        reach::gateways_reach_storage_of_other_namespaces_and_elsewhere(&world).await;
+    if soaks() {
         soak::all(&world, &namespace, &key).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_reach_storage_of_other_namespaces_and_elsewhere() {
+    if !soaks() {
+        return;
+    }
+    let _turn = TURN.lock().await;
+    let Some(world) = World::shared() else { return };
+    world.leads().await;
+    reach::gateways_reach_storage_of_other_namespaces_and_elsewhere(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_is_replaced_and_grows_without_a_loss() {
+    if !soaks() {
+        return;
+    }
+    let _turn = TURN.lock().await;
+    let Some(world) = World::shared() else { return };
+    world.leads().await;
+    storage::all(&world).await;
+}
+
+/// Whether what takes minutes is to run: for whoever changes how pods are replaced.
+fn soaks() -> bool {
+    std::env::var_os("GATEWRIGHT_SOAK").is_some()
 }
 
 /// No operation of a client that retries three times may fail.

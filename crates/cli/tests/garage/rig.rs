@@ -273,7 +273,7 @@ impl Namespace<'_> {
         begun.elapsed()
     }
 
-    /// The Admin API of the first storage pod.
+    /// The Admin API of the first storage pod by name.
     pub(crate) async fn admin(
         &self,
         cluster: &str,
@@ -286,8 +286,11 @@ impl Namespace<'_> {
             .as_str()
             .expect("an admin token");
         let token = String::from_utf8(base64(token)).expect("text");
-        let pod = self.get(&format!("pod/{cluster}-0"));
-        let ip = pod["status"]["podIP"].as_str().expect("an address");
+        let pods = self.get(&format!(
+            "pods -l app.kubernetes.io/instance={cluster},app.kubernetes.io/component=storage"
+        ));
+        let ip = &pods["items"][0]["status"]["podIP"];
+        let ip = ip.as_str().expect("an address");
         let address = format!("{ip}:3903").parse().expect("an address");
         let mut connection = Connection::connect(address)
             .await

@@ -4,12 +4,14 @@
 //! A node gets its role once it is connected, and loses it while it lives: its pod stays until the layout
 //! without it has settled, since a node that dies with its role leaves a layout that never does.
 
+mod company;
 mod desired;
 mod status;
 mod upkeep;
 #[cfg(test)]
 mod world;
 
+pub use company::mates;
 pub use desired::{Desired, Kind};
 pub use status::report;
 
@@ -61,6 +63,10 @@ pub struct Observed {
     pub approved: Option<u64>,
     /// What the Admin API says.
     pub facts: Option<Facts>,
+    /// The cluster's replication factor, where an object tells it.
+    pub factor: Option<u32>,
+    /// The roles of other nodes that can join with this one; see [`mates`].
+    pub mates: BTreeMap<NodeId, Role>,
     /// `host:port` of its RPC, as the cluster sees it.
     pub address: Option<String>,
     /// Its host name.
@@ -108,6 +114,13 @@ pub enum Wait {
     Id(String),
     /// The cluster is not connected to it.
     Connection,
+    /// A layout needs more storing nodes than are connected.
+    Company {
+        /// Those that there are, with this one.
+        there: usize,
+        /// The replication factor.
+        factor: u32,
+    },
     /// A layout change is on its way.
     Layout,
     /// Nodes are moving to the newest layout.
@@ -301,6 +314,15 @@ fn converge(desired: &Desired, seen: &Observed, facts: &Facts) -> Plan {
                 upkeep::room(seen, wanted),
             )
         });
+        if present.is_none() && capacity.is_some() {
+            wanted.roles.clone_from(&seen.mates);
+            let roles = facts.layout.roles.values();
+            let storing = roles.filter(|role| role.capacity.is_some()).count();
+            let there = storing + 1 + wanted.roles.len();
+            if let Some(factor) = seen.factor.filter(|factor| there < *factor as usize) {
+                return Plan::waiting(Vec::new(), Wait::Company { there, factor });
+            }
+        }
         wanted.roles.insert(id, Role { capacity, ..role });
     } else if let Some(Ok(id)) = &seen.id {
         wanted.own.insert(*id);

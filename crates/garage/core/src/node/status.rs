@@ -154,6 +154,7 @@ impl Wait {
             Self::Key => "MakingKey",
             Self::Id(_) => "NodeIdUnknown",
             Self::Connection => "NotConnected",
+            Self::Company { .. } => "TooFewNodes",
             Self::Layout => "ChangingLayout",
             Self::Settling(_) => "LayoutSettling",
             Self::LayoutBlocked(_) => "LayoutBlocked",
@@ -177,6 +178,11 @@ impl std::fmt::Display for Wait {
             Self::Connection => f.write_str(
                 "the cluster is not connected to the node: check that it runs, that it has the cluster's RPC secret, and \
                  that its RPC port can be reached",
+            ),
+            Self::Company { there, factor } => write!(
+                f,
+                "the replication factor is {factor}, so Garage takes no layout of fewer storing nodes; {there} are connected: \
+                 create the others, they join together"
             ),
             Self::Layout => f.write_str("the layout is being changed"),
             Self::Settling(history) => write!(

@@ -335,6 +335,57 @@ fn no_role_before_the_connection_and_none_of_somebody_else() {
 }
 
 #[test]
+fn the_first_nodes_join_together_and_none_before_there_are_enough() {
+    let object = object("capacity: 1Gi, tags: []");
+    let desired = Desired::parse(&object).expect("is fine");
+    let mate = |n: u8| {
+        let role = Role {
+            tags: [layout::owner_tag("mate")].into(),
+            ..theirs()
+        };
+        (node(n), role)
+    };
+    let mut world = World::new();
+    world.run(&object, 2);
+    (world.version, world.staged) = (0, Vec::new());
+    world.roles.clear();
+    let seen = |world: &World, mates: &[u8]| Observed {
+        factor: Some(3),
+        mates: mates.iter().map(|n| mate(*n)).collect(),
+        ..world.observe()
+    };
+    let alone = plan(&desired, &seen(&world, &[3]));
+    let wait = Wait::Company {
+        there: 2,
+        factor: 3,
+    };
+    assert_eq!(
+        (alone.steps, alone.verdict),
+        (Vec::new(), Verdict::Waiting(wait))
+    );
+    for _ in 0..2 {
+        let plan = plan(&desired, &seen(&world, &[3, 4]));
+        assert_eq!(plan.steps.len(), 1, "{plan:?}");
+        world.apply(&plan.steps[0]);
+    }
+    assert_eq!((world.version, world.roles.len()), (1, 3));
+    assert_eq!(world.roles[&node(3)], mate(3).1);
+    // A node that has its role leaves it to others to join.
+    let settled = plan(&desired, &seen(&world, &[5]));
+    assert_eq!(
+        (settled.steps, settled.verdict),
+        (Vec::new(), Verdict::Ready)
+    );
+    // Where nobody tells the factor, Garage does.
+    world.roles.clear();
+    let asked = Observed {
+        factor: None,
+        ..seen(&world, &[])
+    };
+    assert!(matches!(plan(&desired, &asked).steps[..], [Step::Stage(_)]));
+}
+
+#[test]
 fn garages_own_words_are_told_and_a_cluster_that_ends_holds_nothing() {
     let mut world = World::new();
     world.refuses = Some("too few zones".into());

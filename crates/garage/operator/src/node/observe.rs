@@ -10,7 +10,7 @@ use gatewright_garage::admin::{LayoutHistory, UpdateTracker};
 use gatewright_garage::api::{self, GarageCluster, GarageNode};
 use gatewright_garage::cluster::{self, ClusterKey};
 use gatewright_garage::identity::{NodeId, Peer, SlotKeys, slot_entry};
-use gatewright_garage::node::{Desired, Kind, Observed};
+use gatewright_garage::node::{Desired, Kind, Observed, mates};
 use gatewright_garage::objects::{SecretKeyRef, names};
 use gatewright_garage::secret::Redacted;
 use gatewright_garage::tenant;
@@ -109,6 +109,9 @@ impl Nodes {
             let own = nodes.find(|node| Some(node.id) == id);
             seen.address = own.and_then(|node| node.addr.clone());
             seen.hostname = own.and_then(|node| node.hostname.clone());
+            let others = self.nodes.all();
+            let others = others.iter().map(|other| &**other);
+            seen.mates = mates(desired, seen.default_capacity, others, &facts);
             seen.facts = Some(facts);
             hands.whole = whole;
         }
@@ -127,6 +130,10 @@ impl Nodes {
         let layout = cluster::Desired::parse(storage.unwrap_or(cluster)).ok();
         seen.auto_apply = layout.as_ref().is_none_or(|layout| layout.auto_apply);
         seen.approved = layout.as_ref().and_then(|layout| layout.approved);
+        seen.factor = layout
+            .as_ref()
+            .filter(|_| storage.is_some())
+            .map(cluster::Desired::storage_factor);
         seen.default_capacity = layout.and_then(|layout| layout.capacity);
         let ClusterKey { namespace, name } = place(cluster);
         let operator = &self.operator;
