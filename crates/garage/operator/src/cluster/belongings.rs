@@ -86,8 +86,9 @@ impl Operator {
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         let sets: Api<ReplicaSet> = Api::namespaced(self.ctx.client().clone(), namespace);
+        // Their templates are long, and not asked for.
         let list = sets
-            .list(&ListParams::default().labels(&labels.join(",")))
+            .list_metadata(&ListParams::default().labels(&labels.join(",")))
             .await;
         let action = format!(
             "list the ReplicaSets of Deployment {namespace}/{}",
