@@ -127,6 +127,9 @@ pub struct Wanted {
     pub redundancy: Option<Redundancy>,
     /// Further nodes that are or were the owner's, roles or not: their keys are its own.
     pub own: BTreeSet<NodeId>,
+    /// Nodes that are or were other owners' of this operator. Two that go with dead nodes would otherwise
+    /// wait for each other.
+    pub kin: BTreeSet<NodeId>,
 }
 
 /// What comes next.
@@ -224,7 +227,7 @@ fn settle(wanted: &Wanted, seen: &Seen) -> Move {
         !seen.up.contains(node)
             && !wanted.roles.contains_key(node)
             && !seen.roles.contains_key(node)
-            && wanted.own.contains(node)
+            && (wanted.own.contains(node) || wanted.kin.contains(node))
     };
     let blocked = !history.confirmed
         && !history.behind.is_empty()
@@ -297,6 +300,7 @@ mod tests {
             roles: nodes.iter().map(|n| (node(*n), role("a"))).collect(),
             redundancy: None,
             own: [node(1), node(2), node(3)].into(),
+            kin: BTreeSet::new(),
         }
     }
 

@@ -6,10 +6,11 @@ use crate::farewell::Farewells;
 use crate::grants::Grants;
 use crate::tokens::Tokens;
 use gatewright_controller::{Ctx, Namespaces};
+use gatewright_garage::identity::NodeId;
 use gatewright_garage::layout::Redundancy;
 use gatewright_garage::objects::secrets;
 use gatewright_garage::secret::Redacted;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -70,6 +71,17 @@ pub(crate) struct Known {
     pub(crate) settled: Option<(u64, Option<Redundancy>)>,
     /// The replication factor, which cannot change.
     pub(crate) factor: Option<u32>,
+    /// The nodes of all our objects in it, also of those that are gone.
+    pub(crate) ours: BTreeSet<NodeId>,
+}
+
+impl Known {
+    /// Remembers the nodes of one object; those of all others.
+    pub(crate) fn kin(&mut self, own: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let kin = self.ours.difference(own).copied().collect();
+        self.ours.extend(own);
+        kin
+    }
 }
 
 /// What an object waits for, and since when.

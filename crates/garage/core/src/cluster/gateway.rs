@@ -185,6 +185,7 @@ fn absent(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
         roles: BTreeMap::new(),
         redundancy: None,
         own: own(seen),
+        kin: seen.kin.clone(),
     };
     // A version that never was has no roles of ours.
     if facts.layout.version == 0 {
@@ -242,6 +243,7 @@ impl Gateway<'_> {
             roles,
             redundancy: None,
             own: own(self.seen),
+            kin: self.seen.kin.clone(),
         };
         let leaving: BTreeSet<u32> = self
             .seen

@@ -25,6 +25,8 @@ pub struct Observed {
     pub bad_secret: Option<String>,
     /// Nodes of ours that were in the layout at some time, by the object's status.
     pub former: BTreeSet<NodeId>,
+    /// Nodes that are or were other owners' of this operator, in the same layout.
+    pub kin: BTreeSet<NodeId>,
     /// Identity of each slot, as the object's status told it last.
     pub told: BTreeMap<u32, NodeId>,
     /// The pods of the workload.

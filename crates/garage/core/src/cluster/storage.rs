@@ -243,6 +243,7 @@ impl Storing<'_> {
             roles,
             redundancy: self.desired.redundancy,
             own: self.seen.keys.values().copied().collect(),
+            kin: self.seen.kin.clone(),
         };
         let movement = layout::next(&wanted, &facts.layout);
         match &movement {

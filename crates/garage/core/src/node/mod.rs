@@ -65,6 +65,8 @@ pub struct Observed {
     pub facts: Option<Facts>,
     /// The cluster's replication factor, where an object tells it.
     pub factor: Option<u32>,
+    /// Nodes that are or were other owners' of this operator.
+    pub kin: BTreeSet<NodeId>,
     /// The roles of other nodes that can join with this one; see [`mates`].
     pub mates: BTreeMap<NodeId, Role>,
     /// `host:port` of its RPC, as the cluster sees it.
@@ -277,6 +279,7 @@ fn converge(desired: &Desired, seen: &Observed, facts: &Facts) -> Plan {
         roles: BTreeMap::new(),
         redundancy: None,
         own: seen.recorded.into_iter().collect(),
+        kin: seen.kin.clone(),
     };
     if !desired.absent {
         let id = match &seen.id {

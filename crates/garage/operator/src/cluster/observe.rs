@@ -77,6 +77,8 @@ impl Operator {
             seen.bad_keys = bad.collect();
         }
         hands.keys = keys;
+        let own = seen.keys.values().chain(&seen.former).copied().collect();
+        seen.kin = known.kin(&own);
 
         let tier = match desired.mode {
             Mode::Storage => api::COMPONENT_STORAGE,

@@ -84,6 +84,7 @@ impl Nodes {
             Some(Ok(id)) => Some(*id),
             Some(Err(_)) | None => seen.recorded,
         };
+        seen.kin = known.kin(&id.into_iter().chain(seen.recorded).collect());
         seen.rival = id.and_then(|id| self.rival(node, id, &hands.home));
         if let Some(asked) = &hands.home.asked {
             let (mut facts, whole) = operator.facts(asked, known).await?;

@@ -162,6 +162,26 @@ async fn flaw_12_dead_gateways_do_not_hold_their_object() {
 }
 
 #[tokio::test]
+async fn flaw_12_clusters_with_dead_gateways_do_not_wait_for_each_other() {
+    let Some(rig) = Rig::start(2).await else {
+        return;
+    };
+    rig.apply("GarageCluster", "d", rig.gateways(2)).await;
+    rig.run_clusters();
+    rig.until("GarageCluster", "c", "its role", |status| joined(status, 1))
+        .await;
+    rig.until("GarageCluster", "d", "its roles", |status| {
+        joined(status, 2)
+    })
+    .await;
+    rig.delete("GarageCluster", "c").await;
+    rig.delete("GarageCluster", "d").await;
+    rig.gone("GarageCluster", "c").await;
+    rig.gone("GarageCluster", "d").await;
+    clean(&rig, 2).await;
+}
+
+#[tokio::test]
 async fn flaw_13_what_goes_wrong_is_said_in_the_words_of_what_refused() {
     let Some(rig) = Rig::start(1).await else {
         return;

@@ -76,13 +76,17 @@ impl Rig {
             options,
             cancel: CancellationToken::new(),
         };
-        rig.secret("admin", json!({ "token": rig.garage.admin_token() }))
-            .await;
-        rig.secret("rpc", json!({ "secret": rig.garage.rpc_secret() }))
-            .await;
+        rig.share_secrets().await;
         rig.apply("GarageCluster", "c", rig.gateways(1)).await;
         rig.run();
         Some(rig)
+    }
+
+    /// The Secrets that clusters here name: those of the real Garage.
+    async fn share_secrets(&self) {
+        let (token, secret) = (self.garage.admin_token(), self.garage.rpc_secret());
+        self.secret("admin", json!({ "token": token })).await;
+        self.secret("rpc", json!({ "secret": secret })).await;
     }
 
     /// A gateway cluster of the real Garage.
@@ -94,6 +98,16 @@ impl Rig {
             "bootstrapPeers": self.garage.peers(),
         });
         json!({ "gateway": true, "replicas": replicas, "connectTo": connect })
+    }
+
+    /// Goes on in another namespace with another operator, which shares nothing with the first but the
+    /// Garage: as in another Kubernetes cluster.
+    pub(crate) async fn go_elsewhere(&mut self) {
+        let cluster = Cluster::shared().await.expect("it was here before");
+        self.namespace = cluster.namespace("wing").await;
+        self.options.namespaces = Namespaces::new([self.namespace.clone()]);
+        self.operator = Arc::new(Operator::new(self.ctx.clone(), self.options.clone()));
+        self.share_secrets().await;
     }
 
     /// Ends the operator.
