@@ -9,10 +9,11 @@ mod rig;
 mod soak;
 mod storage;
 
+use std::path::Path;
 use std::time::Duration;
 
 use gatewright_testkit::await_condition;
-use rig::{Namespace, World, kill_garage, specified};
+use rig::{Key, Namespace, World, kill_garage, specified};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -72,29 +73,63 @@ async fn served_by(
 /// One at a time: together they are more load than two cores carry.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// The specified documents, applied and serving.
+struct Specified<'a> {
+    namespace: Namespace<'a>,
+    key: Key,
+    /// Of the layout.
+    version: Value,
+}
+
+impl<'a> Specified<'a> {
+    async fn start(world: &'a World, namespace: &str) -> Self {
+        world.leads().await;
+        let namespace = world.namespace(namespace);
+        let begun = Instant::now();
+        namespace.apply(&specified("garage-gateway.yaml"));
+        namespace.ready(STORAGE, seconds(90)).await;
+        await_condition("all gateways have their role", seconds(60), || async {
+            namespace.gateway_roles(STORAGE).await == 5
+        })
+        .await;
+        eprintln!(
+            "MEASURED layout complete after {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
+        namespace.ready(GATEWAY, seconds(90)).await;
+        eprintln!(
+            "MEASURED gateways serve after {:.1} s",
+            begun.elapsed().as_secs_f64()
+        );
+        // The published example is for clusters of these names.
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/garage");
+        namespace.apply(&examples.join("bucket-and-key.yaml"));
+        let key = namespace.key("photos").await;
+        await_condition("each gateway knows the key", seconds(30), || async {
+            namespace.pods(GATEWAY).iter().all(is_ready)
+        })
+        .await;
+        let version = namespace.layout(STORAGE).await["version"].clone();
+        Self {
+            namespace,
+            key,
+            version,
+        }
+    }
+
+    async fn has_the_same_layout(&self) {
+        let layout = self.namespace.layout(STORAGE).await;
+        assert_eq!(layout["version"], self.version, "the layout has changed");
+        assert_eq!(layout["stagedRoleChanges"], json!([]));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_specified_documents_give_s3_through_diskless_gateways() {
     let _turn = TURN.lock().await;
     let Some(world) = World::shared() else { return };
-    world.leads().await;
-    let namespace = world.namespace("specified");
-
-    let begun = Instant::now();
-    namespace.apply(&specified("garage-gateway.yaml"));
-    namespace.ready(STORAGE, seconds(90)).await;
-    await_condition("all gateways have their role", seconds(60), || async {
-        namespace.gateway_roles(STORAGE).await == 5
-    })
-    .await;
-    eprintln!(
-        "MEASURED layout complete after {:.1} s",
-        begun.elapsed().as_secs_f64()
-    );
-    namespace.ready(GATEWAY, seconds(90)).await;
-    eprintln!(
-        "MEASURED gateways serve after {:.1} s",
-        begun.elapsed().as_secs_f64()
-    );
+    let specified = Specified::start(&world, "specified").await;
+    let Specified { namespace, key, .. } = &specified;
 
     // A Deployment of the cluster's name, no StatefulSet, no claim.
     assert!(namespace.get(&format!("statefulset/{GATEWAY}")).is_null());
@@ -107,22 +142,9 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
             .iter()
             .all(|volume| volume["persistentVolumeClaim"].is_null())
     );
-
-    let key = namespace.bucket(STORAGE, "photos").await;
-    await_condition("each gateway knows the key", seconds(30), || async {
-        namespace.pods(GATEWAY).iter().all(is_ready)
-    })
-    .await;
     key.round_trip(&endpoints(&namespace.pods(GATEWAY)));
 
-    let version = namespace.layout(STORAGE).await["version"].clone();
-    let unchanged = || async {
-        let layout = namespace.layout(STORAGE).await;
-        assert_eq!(layout["version"], version, "the layout has changed");
-        assert_eq!(layout["stagedRoleChanges"], json!([]));
-    };
-
-    let load = key.load(&service(&namespace, GATEWAY));
+    let load = key.load(&service(namespace, GATEWAY));
     for pod in names(&namespace.pods(GATEWAY)) {
         let restarts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
         let before = restarts(&namespace.get(&format!("pod/{pod}")));
@@ -133,19 +155,22 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
         })
         .await;
     }
-    unchanged().await;
+    specified.has_the_same_layout().await;
     report("kill -9 of each gateway", load);
-
-    if soaks() {
-        soak::all(&world, &namespace, &key).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes ten minutes and the whole machine"]
+async fn gateways_are_replaced_scaled_and_rest() {
+    let _turn = TURN.lock().await;
+    let Some(world) = World::shared() else { return };
+    let specified = Specified::start(&world, "soak").await;
+    soak::all(&world, &specified).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes two minutes and the whole machine"]
 async fn gateways_reach_storage_of_other_namespaces_and_elsewhere() {
-    if !soaks() {
-        return;
-    }
     let _turn = TURN.lock().await;
     let Some(world) = World::shared() else { return };
     world.leads().await;
@@ -153,19 +178,12 @@ async fn gateways_reach_storage_of_other_namespaces_and_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes five minutes and the whole machine"]
 async fn storage_is_replaced_and_grows_without_a_loss() {
-    if !soaks() {
-        return;
-    }
     let _turn = TURN.lock().await;
     let Some(world) = World::shared() else { return };
     world.leads().await;
     storage::all(&world).await;
-}
-
-/// Whether what takes minutes is to run: for whoever changes how pods are replaced.
-fn soaks() -> bool {
-    std::env::var_os("GATEWRIGHT_SOAK").is_some()
 }
 
 /// No operation of a client that retries three times may fail.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::rig::{Namespace, World};
 use crate::{endpoints, seconds};
 
-/// Two minutes long, and as much load as two cores carry: it runs when `GATEWRIGHT_SOAK` is set.
+/// Two minutes long, and as much load as two cores carry.
 pub(crate) async fn gateways_reach_storage_of_other_namespaces_and_elsewhere(world: &World) {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/garage");
     world.node.apply(&manifests.join("referencegrants.yaml"));

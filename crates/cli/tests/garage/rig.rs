@@ -343,6 +343,24 @@ impl Namespace<'_> {
             .all(|version| version["status"] != "Draining")
     }
 
+    /// The key of a GarageKey that has one bucket, from the Secret that applications take it from.
+    pub(crate) async fn key(&self, name: &str) -> Key {
+        await_condition("the key is ready", Duration::from_secs(60), || async {
+            self.get(&format!("garagekey/{name}"))["status"]["phase"] == "Ready"
+        })
+        .await;
+        let secret = self.get(&format!("secret/{name}"));
+        let entry = |entry: &str| {
+            let text = secret["data"][entry].as_str().expect("an entry");
+            String::from_utf8(base64(text)).expect("text")
+        };
+        Key {
+            id: entry("access-key-id"),
+            secret: entry("secret-access-key"),
+            bucket: entry("bucket"),
+        }
+    }
+
     /// A key with a bucket of its own.
     pub(crate) async fn bucket(&self, storage: &str, bucket: &str) -> Key {
         let key = self

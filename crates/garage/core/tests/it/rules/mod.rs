@@ -3,6 +3,7 @@
 mod admin_token;
 mod bucket;
 mod cluster;
+mod examples;
 mod key;
 mod node;
 mod specified;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 /// A namespace of an apiserver that has our CRDs, and one kind in it.
 pub(crate) struct Door {
-    kind: &'static str,
+    kind: String,
     api: Api<DynamicObject>,
     seen: BTreeSet<String>,
     cases: u32,
@@ -27,7 +28,7 @@ pub(crate) struct Door {
 
 impl Door {
     /// `None` where the binaries are missing.
-    pub(crate) async fn new(kind: &'static str) -> Option<Self> {
+    pub(crate) async fn new(kind: &str) -> Option<Self> {
         let cluster = Cluster::shared().await?;
         let client = cluster.client();
         install(&client).await;
@@ -37,7 +38,7 @@ impl Door {
         let resource =
             ApiResource::from_gvk(&GroupVersionKind::gvk(api::GROUP, api::VERSION, kind));
         Some(Self {
-            kind,
+            kind: kind.to_owned(),
             api: Api::namespaced_with(client, &namespace, &resource),
             seen: BTreeSet::new(),
             cases: 0,
