@@ -160,8 +160,10 @@ async fn the_specified_documents_give_s3_through_diskless_gateways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes ten minutes and the whole machine"]
 async fn gateways_are_replaced_scaled_and_rest() {
+    if !soaks() {
+        return;
+    }
     let _turn = TURN.lock().await;
     let Some(world) = World::shared() else { return };
     let specified = Specified::start(&world, "soak").await;
@@ -169,8 +171,10 @@ async fn gateways_are_replaced_scaled_and_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes two minutes and the whole machine"]
 async fn gateways_reach_storage_of_other_namespaces_and_elsewhere() {
+    if !soaks() {
+        return;
+    }
     let _turn = TURN.lock().await;
     let Some(world) = World::shared() else { return };
     world.leads().await;
@@ -178,12 +182,19 @@ async fn gateways_reach_storage_of_other_namespaces_and_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes five minutes and the whole machine"]
 async fn storage_is_replaced_and_grows_without_a_loss() {
+    if !soaks() {
+        return;
+    }
     let _turn = TURN.lock().await;
     let Some(world) = World::shared() else { return };
     world.leads().await;
     storage::all(&world).await;
+}
+
+/// Whether what takes minutes and the whole machine is to run: for whoever changes how pods are replaced.
+fn soaks() -> bool {
+    std::env::var_os("GATEWRIGHT_SOAK").is_some()
 }
 
 /// No operation of a client that retries three times may fail.

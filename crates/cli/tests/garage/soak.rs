@@ -1,5 +1,5 @@
 //! What takes minutes: every gateway pod replaced, images and settings rolled out under load, gateways
-//! added and removed, rest, deletion. It is run on purpose only.
+//! added and removed, rest, deletion. It runs when `GATEWRIGHT_SOAK` is set.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -116,13 +116,6 @@ fn scale(namespace: &Namespace<'_>, replicas: usize) {
 /// newer one; how long the layout took after the pods.
 async fn scaled(namespace: &Namespace<'_>, replicas: usize, then: u64) -> Duration {
     let limit = seconds(60 + 5 * replicas as u64);
-    await_condition("the cluster counts its pods", limit, || async {
-        // Reading fifty pods ten times a second would be a good part of the load.
-        tokio::time::sleep(seconds(1)).await;
-        let cluster = namespace.get(&format!("garagecluster/{GATEWAY}"));
-        cluster["status"]["readyReplicas"] == json!(replicas)
-    })
-    .await;
     served_by(namespace, GATEWAY, replicas, &[], limit).await;
     let begun = Instant::now();
     await_condition("the layout has settled", seconds(30), || async {

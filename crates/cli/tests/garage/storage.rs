@@ -1,5 +1,5 @@
 //! Storage pods on a node: nodes placed by hand, volumes that grow, an RPC secret that changes. Minutes
-//! long, so it is run on purpose only.
+//! long, so it runs when `GATEWRIGHT_SOAK` is set.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,8 +1,6 @@
 //! `cargo xtask ci`: everything a change has to pass, step by step, with what each step took. It may
 //! not get or install anything: `cargo xtask tools` does.
 
-mod suites;
-
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::num::NonZero;
 use std::path::Path;
@@ -110,12 +108,16 @@ impl Step {
             }
             Step::Fuzz => fuzz(),
             Step::Test => {
-                let threads = std::env::var(THREADS).unwrap_or_else(|_| {
+                let mut test = workspace::cargo();
+                test.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+                if std::env::var_os(THREADS).is_none() {
                     // Most of them wait: for a timeout, for Garage's next round.
                     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-                    (3 * cores).to_string()
-                });
-                suites::run(&threads, skipped)
+                    test.env(THREADS, (3 * cores).to_string());
+                }
+                let found = watched(&mut test, std::io::stdout(), std::io::stderr())?;
+                skipped.extend(found.skipped);
+                found.succeeded
             }
         }
     }
