@@ -1,5 +1,6 @@
 //! Which namespaces a controller looks at, and the watches of all of them as one. May not know any kind.
 
+use crate::kind::Kind;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _, stream};
 use k8s_openapi::NamespaceResourceScope;
@@ -7,9 +8,7 @@ use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 
 /// Where a controller acts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,13 +66,7 @@ impl Namespaces {
         known: Store<K>,
     ) -> BoxStream<'static, Result<Event<K>, watcher::Error>>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         let names = match self {
             Self::All => return follow(Api::<K>::all(client.clone()), config).boxed(),
@@ -105,12 +98,7 @@ impl Namespaces {
         config: watcher::Config,
     ) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + 'static,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         let apis = self.apis::<K>(client);
         let watches = apis.into_iter().map(|api| {
@@ -128,7 +116,7 @@ fn follow<K>(
     config: watcher::Config,
 ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Kind,
 {
     watcher(api, config.page_size(PAGE))
         .default_backoff()

@@ -71,7 +71,7 @@ pub enum Next {
 pub async fn run<K, R, F, E>(
     controller: Controller<K>,
     settings: Settings,
-    metrics: &Metrics,
+    metrics: Metrics,
     cancel: CancellationToken,
     category: fn(&E) -> &'static str,
     reconcile: R,
@@ -85,7 +85,7 @@ pub async fn run<K, R, F, E>(
         retries: Mutex::new(Backoff::new(settings.first_retry, settings.longest_retry)),
         in_flight: metrics.running(&settings.name),
         failing: metrics.failing(&settings.name),
-        metrics: metrics.clone(),
+        metrics,
         category,
         settings,
     });
@@ -105,7 +105,6 @@ pub async fn run<K, R, F, E>(
     let config = Config::default().concurrency(running.settings.concurrency.max(1));
     let events = controller
         .with_config(config)
-        .trigger_backoff(Steady)
         .graceful_shutdown_on(cancel.cancelled_owned())
         .run(one, never, running.clone());
     let mut events = std::pin::pin!(events);
@@ -133,23 +132,6 @@ pub async fn run<K, R, F, E>(
     }
     running.in_flight.set(0);
     running.failing.set(0);
-}
-
-/// The pause of all watches of a controller after an error of one. kube's own grows to half a
-/// minute, and one kind that may not be watched would hold up the rest; the streams of
-/// [`crate::Namespaces`] wait longer by themselves.
-struct Steady;
-
-impl Iterator for Steady {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_secs(1))
-    }
-}
-
-impl kube::runtime::utils::Backoff for Steady {
-    fn reset(&mut self) {}
 }
 
 /// Namespace and name.

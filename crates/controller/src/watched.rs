@@ -2,6 +2,7 @@
 //! it. May not know any kind.
 
 use crate::apply::Ctx;
+use crate::kind::Kind;
 use crate::namespaces::Namespaces;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -12,9 +13,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{Controller, WatchStreamExt as _, watcher};
-use serde::de::DeserializeOwned;
 use std::error::Error;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
@@ -82,7 +81,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Clone for Watched<K> {
 
 impl<K> Watched<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Kind,
 {
     /// A controller of these objects; it begins when all namespaces have been listed. An object is read
     /// anew before [`Ctx::write_status`]: managed fields and what else was taken from it are not here.
@@ -125,13 +124,7 @@ impl Namespaces {
         slim: fn(&mut K),
     ) -> (Watched<K>, Feed)
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         let (known, writer) = store();
         let (done, listed) = watch::channel(false);
@@ -154,13 +147,7 @@ impl Namespaces {
     /// is read.
     pub fn changes<K>(&self, ctx: &Ctx, config: watcher::Config) -> (Changes<K>, Feed)
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         let touched = self.related(ctx.client(), config);
         let changes = Changes::default();
@@ -178,7 +165,7 @@ struct Feeder<K: Resource<DynamicType = ()> + Clone + 'static> {
 
 impl<K> Feeder<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Kind,
 {
     async fn feed(
         mut self,

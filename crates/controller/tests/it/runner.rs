@@ -86,20 +86,14 @@ async fn a_panic_or_an_error_does_not_stop_the_others() {
     };
     let (metrics, cancel) = (Metrics::new(), CancellationToken::new());
     let fed = tokio::spawn(async { tokio::join!(secrets_fed, maps_fed) });
-    let task = tokio::spawn({
-        let (metrics, cancel) = (metrics.clone(), cancel.clone());
-        async move {
-            runner::run(
-                controller,
-                settings,
-                &metrics,
-                cancel,
-                |_| "broken",
-                reconcile,
-            )
-            .await
-        }
-    });
+    let task = tokio::spawn(runner::run(
+        controller,
+        settings,
+        metrics.clone(),
+        cancel.clone(),
+        |_| "broken",
+        reconcile,
+    ));
 
     let key = |namespace: &str, name: &str| format!("{namespace}/{name}");
     await_condition("all are reconciled, some again", PATIENCE, || async {

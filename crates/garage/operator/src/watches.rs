@@ -3,7 +3,7 @@
 use crate::home::slim;
 use crate::operator::Operator;
 use futures_util::future::join_all;
-use gatewright_controller::{Changes, Ctx, Feed, Namespaces, Watched};
+use gatewright_controller::{Changes, Ctx, Feed, Kind, Namespaces, Watched};
 use gatewright_garage::api::{
     self, GarageAdminToken, GarageBucket, GarageCluster, GarageKey, GarageNode,
 };
@@ -13,8 +13,6 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Resource;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
-use serde::de::DeserializeOwned;
-use std::fmt::Debug;
 use tokio_util::sync::CancellationToken;
 
 /// The objects of the wing, and what of others is ours.
@@ -69,13 +67,7 @@ struct Feeds<'a> {
 impl Feeds<'_> {
     fn watch<K>(&mut self, slim: fn(&mut K)) -> Watched<K>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         let config = watcher::Config::default();
         let (watched, feed) = self.namespaces.watch(self.ctx, config, slim);
@@ -86,13 +78,7 @@ impl Feeds<'_> {
     /// The metadata of what we have made.
     fn ours<K>(&mut self) -> Changes<PartialObjectMeta<K>>
     where
-        PartialObjectMeta<K>: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
+        PartialObjectMeta<K>: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         let ours = format!("{}={}", api::LABEL_MANAGED_BY, api::MANAGER);
         let config = watcher::Config::default().labels(&ours);

@@ -68,17 +68,14 @@ pub fn run(
         async move { Box::pin(shared.reconcile(&bucket)).await }
     };
     let settings = runner::Settings::new("garagebucket");
-    async move {
-        runner::run(
-            controller,
-            settings,
-            &metrics,
-            cancel,
-            Error::category,
-            reconcile,
-        )
-        .await;
-    }
+    runner::run(
+        controller,
+        settings,
+        metrics,
+        cancel,
+        Error::category,
+        reconcile,
+    )
 }
 
 impl Buckets {

@@ -129,17 +129,14 @@ pub fn run(
         let (operator, clusters) = (operator.clone(), clusters.clone());
         async move { Box::pin(operator.reconcile_cluster(&cluster, &clusters)).await }
     };
-    async move {
-        runner::run(
-            controller,
-            settings,
-            &metrics,
-            cancel,
-            Error::category,
-            reconcile,
-        )
-        .await;
-    }
+    runner::run(
+        controller,
+        settings,
+        metrics,
+        cancel,
+        Error::category,
+        reconcile,
+    )
 }
 
 fn by_label<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<GarageCluster>> {

@@ -60,17 +60,14 @@ pub fn run(
         async move { Box::pin(shared.reconcile(&node)).await }
     };
     let settings = runner::Settings::new("garagenode");
-    async move {
-        runner::run(
-            controller,
-            settings,
-            &metrics,
-            cancel,
-            Error::category,
-            reconcile,
-        )
-        .await;
-    }
+    runner::run(
+        controller,
+        settings,
+        metrics,
+        cancel,
+        Error::category,
+        reconcile,
+    )
 }
 
 impl Nodes {

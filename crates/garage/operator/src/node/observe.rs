@@ -110,9 +110,12 @@ impl Nodes {
             let own = nodes.find(|node| Some(node.id) == id);
             seen.address = own.and_then(|node| node.addr.clone());
             seen.hostname = own.and_then(|node| node.hostname.clone());
-            let others = self.nodes.all();
-            let others = others.iter().map(|other| &**other);
-            seen.mates = mates(desired, seen.default_capacity, others, &facts);
+            // Who has its role joins with nobody.
+            if id.is_some_and(|id| !facts.layout.roles.contains_key(&id)) {
+                let others = self.nodes.all();
+                let others = others.iter().map(|other| &**other);
+                seen.mates = mates(desired, seen.default_capacity, others, &facts);
+            }
             seen.facts = Some(facts);
             hands.whole = whole;
         }

@@ -73,17 +73,14 @@ pub fn run(
         async move { Box::pin(shared.reconcile(&token)).await }
     };
     let settings = runner::Settings::new("garageadmintoken");
-    async move {
-        runner::run(
-            controller,
-            settings,
-            &metrics,
-            cancel,
-            Error::category,
-            reconcile,
-        )
-        .await;
-    }
+    runner::run(
+        controller,
+        settings,
+        metrics,
+        cancel,
+        Error::category,
+        reconcile,
+    )
 }
 
 impl Tokens {
