@@ -215,6 +215,28 @@ fn unknown_types_and_fields_are_tolerated() {
     assert_eq!((register.resume, register.drain), (None, false));
 }
 
+/// A reader that rounds makes another number of it each time it is written and read.
+#[test]
+fn numbers_nobody_here_knows_are_passed_on_exactly() {
+    for number in [
+        "10000000000000000000000000000000000000000000000000000010000000000000000",
+        "9.999999999999999e+69",
+        "0.1",
+        "-0.0",
+        "5e-324",
+    ] {
+        let text =
+            format!(r#"{{"type":"heartbeat","payload":{{"metadata":{{"free":{number}}}}}}}"#);
+        let read = agent(&text);
+        let AgentMessage::Heartbeat(heartbeat) = &read else {
+            panic!("not a heartbeat")
+        };
+        let exact: f64 = number.parse().unwrap();
+        assert_eq!(heartbeat.metadata.rest["free"], json!(exact), "{number}");
+        assert_eq!(agent(&read.encode("", "")), read, "{number}");
+    }
+}
+
 #[test]
 fn a_wrong_field_spoils_its_own_route_only() {
     let message = routes_of(
