@@ -8,10 +8,11 @@ use anyhow::{Context as _, Result};
 /// The pinned versions, shared with `cargo xtask tools`.
 const VERSIONS: &str = include_str!("../tools/versions");
 
-/// The folder that holds the workspace's Cargo.toml.
+/// The folder that holds the workspace's Cargo.toml: as cargo, which starts us, says, else the current one.
 pub(crate) fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let root = here.as_deref().and_then(Path::parent);
+    root.unwrap_or(Path::new(".")).to_path_buf()
 }
 
 /// Cargo's target folder: `CARGO_TARGET_DIR` (relative to the root) or `target`.

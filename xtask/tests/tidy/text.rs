@@ -38,7 +38,16 @@ pub(crate) fn rust(path: &str, text: &str) -> Vec<String> {
     if is_test(path) {
         complaints.extend(sleeps(path, text));
     }
+    complaints.extend(fixed_folder(path, text));
     complaints
+}
+
+/// The folder of a package as it was compiled. What is built is used by the next clone, too, which is elsewhere.
+fn fixed_folder(path: &str, text: &str) -> Option<String> {
+    let variable = concat!("env!(\"CARGO_MANI", "FEST_DIR\")");
+    text.contains(variable).then(|| {
+        format!("{path}: {variable} names the clone that was built first; cargo sets it, and a test's working folder, when it runs")
+    })
 }
 
 /// Files of integration tests; what waits for a condition on everybody's behalf is the testkit's.
@@ -148,6 +157,13 @@ mod tests {
     fn an_ignored_test_is_told() {
         assert_eq!(complaints("a.rs", "#[ignore]\nfn f() {}"), 1);
         assert_eq!(complaints("a.rs", "# [ ignore = \"slow\" ]\nfn f() {}"), 1);
+    }
+
+    #[test]
+    fn the_folder_of_the_clone_that_was_built_is_told() {
+        let at = |time: &str| format!("Path::new({time}!({:?}))", "CARGO_MANIFEST_DIR");
+        assert_eq!(complaints("a.rs", &at("env")), 1);
+        assert_eq!(complaints("a.rs", &at("std::env::var_os")), 0);
     }
 
     #[test]

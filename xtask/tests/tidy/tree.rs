@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 
@@ -45,8 +46,10 @@ impl Source {
 }
 
 pub(crate) fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("xtask is in the workspace")
+    // A test's working folder is that of its package.
+    static ROOT: LazyLock<PathBuf> =
+        LazyLock::new(|| Path::new("..").canonicalize().expect("the workspace"));
+    &ROOT
 }
 
 /// The path as complaints show it: relative to the root.

@@ -102,7 +102,7 @@ impl<'a> Specified<'a> {
             begun.elapsed().as_secs_f64()
         );
         // The published example is for clusters of these names.
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/garage");
+        let examples = Path::new("../../examples/garage");
         namespace.apply(&examples.join("bucket-and-key.yaml"));
         let key = namespace.key("photos").await;
         await_condition("each gateway knows the key", seconds(30), || async {

@@ -12,7 +12,7 @@ use crate::{endpoints, seconds};
 
 /// Two minutes long, and as much load as two cores carry.
 pub(crate) async fn gateways_reach_storage_of_other_namespaces_and_elsewhere(world: &World) {
-    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/garage");
+    let manifests = Path::new("tests/garage");
     world.node.apply(&manifests.join("referencegrants.yaml"));
     let (store, web, far) = (
         world.namespace("store"),

@@ -150,8 +150,7 @@ impl World {
 /// Applies the published manifest and sees its pods become ready. Then the operator runs outside, where it
 /// can be killed, with exactly the rights that it has inside.
 fn as_published(node: &Node, dir: &Path) {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/operator.yaml");
-    node.apply(&manifest);
+    node.apply(Path::new("../../deploy/operator.yaml"));
     let deployment = "deployment/gatewright-operator";
     node.kubectl(&format!(
         "-n {OPERATOR} rollout status {deployment} --timeout=120s"
@@ -452,10 +451,9 @@ for n, endpoint in enumerate(sys.argv[1:]):
 
     /// Starts the load; it runs until it is ended.
     pub(crate) fn load(&self, endpoint: &str) -> Option<Load> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/garage/load.py");
         let mut child = self
             .python(endpoint)?
-            .arg(script)
+            .arg("tests/garage/load.py")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -539,7 +537,5 @@ fn base64(text: &str) -> Vec<u8> {
 
 /// A manifest of the specification, unmodified.
 pub(crate) fn specified(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../garage/core/tests/manifests")
-        .join(file)
+    Path::new("../garage/core/tests/manifests").join(file)
 }

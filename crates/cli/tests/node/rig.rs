@@ -188,7 +188,6 @@ pub(crate) fn xtask(arguments: &[&str]) -> Output {
     Command::new(cargo)
         .args(["run", "--quiet", "--package", "xtask", "--"])
         .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
         .output()
         .unwrap_or_else(|e| panic!("cannot start cargo: {e}"))

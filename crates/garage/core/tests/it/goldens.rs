@@ -8,7 +8,7 @@ use serde_json::Value;
 
 #[test]
 fn crds() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/crds");
+    let folder = Path::new("tests/goldens/crds");
     let update = std::env::var_os("UPDATE").is_some();
     let mut names = Vec::new();
     for crd in api::crds() {
@@ -31,7 +31,7 @@ fn crds() {
         names.push(format!("{name}.yaml"));
     }
     assert!(names.is_sorted(), "{names:?}");
-    let mut files: Vec<String> = fs::read_dir(&folder)
+    let mut files: Vec<String> = fs::read_dir(folder)
         .expect("the folder of goldens")
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();

@@ -25,8 +25,7 @@ impl Drop for Running {
 }
 
 fn golden(name: &str) -> Settings {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/goldens/config/{name}.yaml"));
+    let path = format!("tests/goldens/config/{name}.yaml");
     let manifest = fs::read_to_string(path).expect("the manifest");
     let cluster: GarageCluster = serde_saphyr::from_str(&manifest).expect("a GarageCluster");
     from_cluster(

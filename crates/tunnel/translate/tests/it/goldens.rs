@@ -10,8 +10,8 @@ use crate::support::objects;
 
 #[test]
 fn translations() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
-    let mut names: Vec<String> = fs::read_dir(&folder)
+    let folder = Path::new("tests/goldens");
+    let mut names: Vec<String> = fs::read_dir(folder)
         .expect("the folder of goldens")
         .filter_map(|entry| {
             Some(
