@@ -115,8 +115,15 @@ fn scale(namespace: &Namespace<'_>, replicas: usize) {
 /// Waits until this many pods serve and nothing relies on an older layout, of which `then` is the only
 /// newer one; how long the layout took after the pods.
 async fn scaled(namespace: &Namespace<'_>, replicas: usize, then: u64) -> Duration {
-    let limit = seconds(60 + 5 * replicas as u64);
-    served_by(namespace, GATEWAY, replicas, &[], limit).await;
+    // kubectl watches. Fifty Garages on two cores, each of which computes every layout that it hears of, are
+    // busy enough without being asked ten times a second.
+    let deployment = format!("deployment/{GATEWAY}");
+    namespace.kubectl(&format!(
+        "wait {deployment} --for=jsonpath={{.spec.replicas}}={replicas} --timeout=90s"
+    ));
+    let limit = 60 + 20 * replicas;
+    namespace.kubectl(&format!("rollout status {deployment} --timeout={limit}s"));
+    served_by(namespace, GATEWAY, replicas, &[], seconds(60)).await;
     let begun = Instant::now();
     await_condition("the layout has settled", seconds(30), || async {
         namespace.is_settled(STORAGE).await

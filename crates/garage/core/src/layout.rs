@@ -9,6 +9,7 @@
 //! | none | stage all of ours at once |
 //! | exactly ours | apply, if Garage's preview accepts them |
 //! | ours or another cluster's of this operator, but not exactly these | revert |
+//! | another operator's | nothing yet: it is about to apply; once they are abandoned, revert |
 //! | somebody else's | nothing: applying would publish what they have not finished |
 //!
 //! Source: the Admin API v2 of Garage 2.x, `UpdateClusterLayout`, `PreviewClusterLayoutChanges`,
@@ -107,6 +108,8 @@ pub struct Seen {
     pub staged: Vec<Change>,
     /// A staged zone redundancy.
     pub staged_redundancy: Option<Redundancy>,
+    /// What is staged has stood as it is for longer than an operator takes from staging to applying.
+    pub abandoned: bool,
     /// What Garage says of the staged changes: what they would do, or why they cannot be applied.
     /// `None`: not asked.
     pub preview: Option<Result<Preview, String>>,
@@ -154,6 +157,8 @@ pub enum Move {
     Blocked(String),
     /// Somebody else has staged changes about these nodes (none: about the parameters).
     Foreign(BTreeSet<NodeId>),
+    /// Another operator has staged changes, which it is about to apply.
+    Yield,
 }
 
 /// What has to change so that the current roles are the wanted ones: owner's roles only.
@@ -207,10 +212,13 @@ pub fn next(wanted: &Wanted, seen: &Seen) -> Move {
         .map(Change::node)
         .collect();
     let foreign_redundancy = seen.staged_redundancy.is_some() && wanted.redundancy.is_none();
-    if foreign.is_empty() && !foreign_redundancy {
-        Move::Revert
-    } else {
-        Move::Foreign(foreign)
+    if !foreign.is_empty() || foreign_redundancy {
+        return Move::Foreign(foreign);
+    }
+    let ours = |change| of_owner(wanted, seen, change) || wanted.kin.contains(&change.node());
+    match seen.abandoned || seen.staged.iter().all(ours) {
+        true => Move::Revert,
+        false => Move::Yield,
     }
 }
 
@@ -240,33 +248,33 @@ fn settle(wanted: &Wanted, seen: &Seen) -> Move {
 
 /// Whether all that is staged is this owner's.
 fn staged_by(wanted: &Wanted, seen: &Seen) -> bool {
-    let ours = |change: &Change| {
-        let node = change.node();
-        let tagged = |role: &Role| role.tags.contains(&wanted.tag);
-        wanted.own.contains(&node)
-            || wanted.roles.contains_key(&node)
-            || match change {
-                Change::Set(_, role) => tagged(role),
-                Change::Remove(node) => seen.roles.get(node).is_some_and(tagged),
-            }
-    };
-    seen.staged.iter().all(ours)
+    seen.staged
+        .iter()
+        .all(|change| of_owner(wanted, seen, change))
         && (seen.staged_redundancy.is_none() || wanted.redundancy.is_some())
 }
 
-/// Whether a staged change is one that this operator makes, for whichever owner. A lock per layout
-/// keeps two owners apart, so an unfinished one is left from a process that ended.
-fn of_operator(wanted: &Wanted, seen: &Seen, change: &Change) -> bool {
+/// Whether a staged change is this owner's.
+fn of_owner(wanted: &Wanted, seen: &Seen, change: &Change) -> bool {
     let node = change.node();
     wanted.own.contains(&node)
         || wanted.roles.contains_key(&node)
-        || match change {
-            Change::Set(_, role) => role.owner().is_some(),
-            Change::Remove(node) => seen
-                .roles
-                .get(node)
-                .is_some_and(|role| role.owner().is_some()),
-        }
+        || role_of(seen, change).is_some_and(|role| role.tags.contains(&wanted.tag))
+}
+
+/// Whether a staged change is one that an operator of ours makes, for whichever owner. A lock per layout
+/// keeps the owners of one operator apart, so an unfinished one is left from a process that ended.
+fn of_operator(wanted: &Wanted, seen: &Seen, change: &Change) -> bool {
+    of_owner(wanted, seen, change)
+        || role_of(seen, change).is_some_and(|role| role.owner().is_some())
+}
+
+/// The role that a change gives or takes.
+fn role_of<'a>(seen: &'a Seen, change: &'a Change) -> Option<&'a Role> {
+    match change {
+        Change::Set(_, role) => Some(role),
+        Change::Remove(node) => seen.roles.get(node),
+    }
 }
 
 #[cfg(test)]
@@ -405,10 +413,26 @@ mod tests {
         );
         // Another cluster's, left by a process that ended.
         let other = Change::Set(node(8), role("b"));
-        assert_eq!(
-            next(&wanted(&[1]), &staged(vec![other], None)),
-            Move::Revert
-        );
+        let mut wanted = wanted(&[1]);
+        wanted.kin = [node(8)].into();
+        assert_eq!(next(&wanted, &staged(vec![other], None)), Move::Revert);
+    }
+
+    #[test]
+    fn another_operator_is_given_the_time_to_apply_what_it_has_staged() {
+        let other = Change::Set(node(8), role("b"));
+        let mut going = seen(&[(8, role("b"))]);
+        going.staged = vec![Change::Remove(node(8))];
+        for mut seen in [
+            staged(vec![other.clone()], None),
+            // Both have staged at once.
+            staged(vec![set(1), other], None),
+            going,
+        ] {
+            assert_eq!(next(&wanted(&[1]), &seen), Move::Yield);
+            seen.abandoned = true;
+            assert_eq!(next(&wanted(&[1]), &seen), Move::Revert);
+        }
     }
 
     #[test]
@@ -499,7 +523,11 @@ mod tests {
                 seen.preview = None;
             }
             Move::SkipDead(_) => seen.history = Some(History::default()),
-            Move::Settled | Move::Settling(_) | Move::Blocked(_) | Move::Foreign(_) => {
+            Move::Settled
+            | Move::Settling(_)
+            | Move::Blocked(_)
+            | Move::Foreign(_)
+            | Move::Yield => {
                 return false;
             }
         }
@@ -521,6 +549,7 @@ mod tests {
             seen.staged = left.iter().map(|n| set(*n)).collect();
             seen.staged.sort();
             seen.staged.dedup();
+            seen.abandoned = true;
             let wanted = wanted(&want.into_iter().collect::<Vec<_>>());
             let others: Vec<_> = seen.roles.iter()
                 .filter(|(n, r)| r.owner() == Some("b") && !wanted.roles.contains_key(n))
@@ -536,6 +565,29 @@ mod tests {
             assert!(seen.version <= 8, "more than one version");
             assert_eq!(changes(&wanted, &seen), vec![]);
             assert!(others.iter().all(|n| seen.roles.contains_key(n)));
+        }
+
+        /// Whoever is asked when, two operators make a version each, and neither undoes what the other does.
+        #[test]
+        fn flaw_15_two_operators_make_a_version_each(
+            turns in proptest::collection::vec(proptest::bool::ANY, 0..24),
+        ) {
+            let mut seen = seen(&[(5, role("a"))]);
+            let before = seen.version;
+            let first = wanted(&[1, 2]);
+            let second = Wanted {
+                tag: owner_tag("b"),
+                roles: [(node(3), role("b")), (node(4), role("b"))].into(),
+                ..wanted(&[])
+            };
+            for first_acts in turns.into_iter().chain([true, false].repeat(6)) {
+                let step = next(if first_acts { &first } else { &second }, &seen);
+                assert_ne!(step, Move::Revert);
+                carry_out(&mut seen, step);
+            }
+            assert_eq!(changes(&first, &seen), vec![]);
+            assert_eq!(changes(&second, &seen), vec![]);
+            assert_eq!((seen.version, seen.staged.len()), (before + 2, 0));
         }
     }
 }

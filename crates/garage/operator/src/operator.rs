@@ -4,10 +4,11 @@
 use crate::admin;
 use crate::farewell::Farewells;
 use crate::grants::Grants;
+use crate::random;
 use crate::tokens::Tokens;
 use gatewright_controller::{Ctx, Namespaces};
 use gatewright_garage::identity::NodeId;
-use gatewright_garage::layout::Redundancy;
+use gatewright_garage::layout::{Change, Redundancy, Seen};
 use gatewright_garage::objects::secrets;
 use gatewright_garage::secret::Redacted;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,8 @@ pub struct Operator {
     /// Of all clients, by whether they use TLS.
     connections: Mutex<BTreeMap<bool, admin::Connections>>,
     patience: Mutex<BTreeMap<String, Patience>>,
+    /// How long another operator may take from staging a layout to applying it.
+    pub(crate) patience_with_others: Duration,
     pub(crate) farewells: Farewells,
     pub(crate) grants: Grants,
     /// Admin tokens of storage elsewhere, as they worked last.
@@ -73,6 +76,8 @@ pub(crate) struct Known {
     pub(crate) factor: Option<u32>,
     /// The nodes of all our objects in it, also of those that are gone.
     pub(crate) ours: BTreeSet<NodeId>,
+    /// What is staged on which version, and since when it is known to be.
+    staged: Option<(u64, Vec<Change>, Instant)>,
 }
 
 impl Known {
@@ -81,6 +86,25 @@ impl Known {
         let kin = self.ours.difference(own).copied().collect();
         self.ours.extend(own);
         kin
+    }
+
+    /// Whether what is staged has stood as it is for longer than another operator would leave it. Two that
+    /// have staged at once do not revert at once: each has a patience of its own.
+    pub(crate) fn abandoned(&mut self, layout: &Seen, patience: Duration) -> bool {
+        let since = match self.staged.take() {
+            Some((version, staged, since))
+                if version == layout.version && staged == layout.staged =>
+            {
+                since
+            }
+            _ => Instant::now(),
+        };
+        let abandoned = since.elapsed() >= patience;
+        // Whoever stages the same again has all the time again.
+        if !abandoned && !layout.staged.is_empty() {
+            self.staged = Some((layout.version, layout.staged.clone(), since));
+        }
+        abandoned
     }
 }
 
@@ -111,6 +135,7 @@ impl Operator {
             clients: Mutex::default(),
             connections: Mutex::default(),
             patience: Mutex::default(),
+            patience_with_others: Duration::from_millis(5000 + 40 * u64::from(random::byte())),
             farewells: Farewells::default(),
             grants: Grants::default(),
             tokens,
@@ -187,6 +212,38 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gatewright_garage::identity::NodeId;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_stages_is_abandoned_in_time_and_anew_each_time() {
+        let patience = Duration::from_secs(7);
+        let id: NodeId = "ab".repeat(32).parse().expect("an id");
+        let staged = Seen {
+            staged: vec![Change::Remove(id)],
+            ..Seen::default()
+        };
+        let mut known = Known::default();
+        for _ in 0..2 {
+            assert!(!known.abandoned(&staged, patience));
+            tokio::time::advance(Duration::from_secs(6)).await;
+            assert!(!known.abandoned(&staged, patience));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!(known.abandoned(&staged, patience));
+        }
+        // Between two looks it was applied, and staged again.
+        assert!(!known.abandoned(&staged, patience));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        let again = Seen {
+            version: 1,
+            ..staged.clone()
+        };
+        assert!(!known.abandoned(&again, patience));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert!(!known.abandoned(&again, patience));
+        // Or reverted.
+        assert!(!known.abandoned(&Seen::default(), patience));
+        assert!(!known.abandoned(&again, patience));
+    }
 
     #[test]
     fn an_object_that_waits_is_seen_an_eighth_late_at_worst() {

@@ -17,3 +17,8 @@ pub(crate) fn hex() -> Result<Redacted<String>> {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
     ))
 }
+
+/// Something to differ in from other processes; 0 where there is nothing random.
+pub(crate) fn byte() -> u8 {
+    seed().map_or(0, |[byte, ..]| byte)
+}

@@ -199,6 +199,7 @@ impl Operator {
         let layout = asked.client.get_cluster_layout().await?;
         let history = asked.client.get_cluster_layout_history().await?;
         let mut layout = facts::layout(&layout, Some(&history));
+        layout.abandoned = known.abandoned(&layout, self.patience_with_others);
         if !layout.staged.is_empty() || layout.staged_redundancy.is_some() {
             layout.preview = Some(match asked.client.preview_cluster_layout_changes().await {
                 Ok(preview) => Ok(facts::preview(&preview)),

@@ -25,6 +25,8 @@ pub fn layout(layout: &admin::ClusterLayout, history: Option<&admin::LayoutHisto
         staged_redundancy: layout.staged_parameters.as_ref().map(redundancy),
         preview: None,
         history: history.map(self::history),
+        // Whoever asks twice knows.
+        abandoned: false,
         up: BTreeSet::new(),
     }
 }

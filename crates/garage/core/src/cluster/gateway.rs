@@ -298,7 +298,8 @@ impl Gateway<'_> {
             | Move::Revert
             | Move::Preview
             | Move::Blocked(_)
-            | Move::Foreign(_) => false,
+            | Move::Foreign(_)
+            | Move::Yield => false,
         };
         let prepared = certain && self.prepare_leaving(leaving);
         if movement == Move::Settled || (certain && !prepared) {

@@ -298,7 +298,7 @@ fn carry(desired: &Desired, version: u64, movement: Move) -> Result<Step, Wait> 
         Move::Foreign(nodes) => Err(Wait::ForeignStagedChanges(nodes)),
         Move::Settling(history) => Err(Wait::Settling(history)),
         // The facts come with a preview whenever something is staged.
-        Move::Preview => Err(Wait::Layout),
+        Move::Preview | Move::Yield => Err(Wait::Layout),
         Move::Settled => {
             debug_assert!(
                 version > 0 || desired.absent,

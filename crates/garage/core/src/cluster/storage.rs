@@ -259,7 +259,8 @@ impl Storing<'_> {
             | Move::SkipDead(_)
             | Move::Preview
             | Move::Blocked(_)
-            | Move::Foreign(_) => {}
+            | Move::Foreign(_)
+            | Move::Yield => {}
         }
         match carry(self.desired, facts.layout.version, movement) {
             Ok(step) => {

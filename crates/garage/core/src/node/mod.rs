@@ -343,7 +343,7 @@ fn converge(desired: &Desired, seen: &Observed, facts: &Facts) -> Plan {
         Move::Apply(version) => (Vec::new(), Some(Wait::Approval(version))),
         Move::SkipDead(version) => (vec![Step::SkipDead(version)], Some(Wait::Layout)),
         // The facts come with a preview whenever something is staged.
-        Move::Preview => (Vec::new(), Some(Wait::Layout)),
+        Move::Preview | Move::Yield => (Vec::new(), Some(Wait::Layout)),
         Move::Blocked(why) => (Vec::new(), Some(Wait::LayoutBlocked(why))),
         Move::Foreign(nodes) => (Vec::new(), Some(Wait::ForeignStagedChanges(nodes))),
     };

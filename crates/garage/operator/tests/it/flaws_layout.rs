@@ -223,6 +223,41 @@ async fn flaw_15_many_clusters_change_one_layout_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn flaw_15_two_operators_change_one_layout_and_neither_undoes_the_others_changes() {
+    let Some(mut rig) = Rig::start(1).await else {
+        return;
+    };
+    rig.run_clusters();
+    let first = rig.namespace.clone();
+    rig.go_elsewhere().await;
+    rig.run_clusters();
+    let places = [first, rig.namespace.clone()];
+    for name in ["d", "e"] {
+        for place in &places {
+            rig.namespace.clone_from(place);
+            rig.apply("GarageCluster", name, rig.gateways(2)).await;
+        }
+    }
+    for place in &places {
+        rig.namespace.clone_from(place);
+        for name in ["d", "e"] {
+            rig.until("GarageCluster", name, "its roles", |status| {
+                joined(status, 2)
+            })
+            .await;
+        }
+    }
+    // One storage node, four clusters with two gateways each, and the one that every rig has.
+    let layout = rig.admin().get_cluster_layout().await.expect("a layout");
+    assert_eq!(layout.roles.len(), 1 + 8 + 1);
+    assert_eq!(layout.staged_role_changes, []);
+    // At rest nobody changes what the other has done.
+    rig.rests().await;
+    let now = rig.admin().get_cluster_layout().await.expect("a layout");
+    assert_eq!(now, layout);
+}
+
+#[tokio::test]
 async fn flaw_18_nodes_that_know_nothing_become_a_cluster_of_real_garage() {
     let Some(rig) = Rig::start(1).await else {
         return;

@@ -100,6 +100,16 @@ impl Rig {
         json!({ "gateway": true, "replicas": replicas, "connectTo": connect })
     }
 
+    /// Goes on in another namespace with another operator, which shares nothing with the first but the
+    /// Garage: as in another Kubernetes cluster.
+    pub(crate) async fn go_elsewhere(&mut self) {
+        let cluster = Cluster::shared().await.expect("it was here before");
+        self.namespace = cluster.namespace("wing").await;
+        self.options.namespaces = Namespaces::new([self.namespace.clone()]);
+        self.operator = Arc::new(Operator::new(self.ctx.clone(), self.options.clone()));
+        self.share_secrets().await;
+    }
+
     /// Ends the operator.
     pub(crate) fn stop(&self) {
         self.cancel.cancel();
