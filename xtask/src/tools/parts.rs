@@ -174,7 +174,7 @@ pub(super) const PARTS: &[Part] = &[
         "cni-plugins",
         &[Node],
         "containernetworking-plugins",
-        "/usr/lib/cni/bridge",
+        "/usr/lib/cni/ptp",
     ),
     package("conntrack", &[Node], "conntrack", "conntrack"),
     package("iptables", &[Node], "iptables", "iptables"),

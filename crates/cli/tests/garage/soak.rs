@@ -80,7 +80,7 @@ async fn scaling_survives_a_killed_operator(world: &World, namespace: &Namespace
         .await;
         world.kill_operator();
         world.start_operator();
-        scaled(namespace, replicas, before + 1).await;
+        scaled(namespace, replicas, before + 1, seconds(30)).await;
         let took = begun.elapsed().as_secs_f64();
         eprintln!("MEASURED scaled to {replicas} in {took:.1} s, the operator killed on the way");
     }
@@ -88,11 +88,12 @@ async fn scaling_survives_a_killed_operator(world: &World, namespace: &Namespace
 
 /// Many gateways come and go, each time with one layout version.
 async fn fifty_gateways_come_and_go(namespace: &Namespace<'_>) {
-    for replicas in [50, 2] {
+    // Fifty that have come on two cores need longer to tell each other than the few that are left.
+    for (replicas, limit) in [(50, seconds(180)), (2, seconds(30))] {
         let before = version(namespace).await;
         let begun = Instant::now();
         scale(namespace, replicas);
-        let took = scaled(namespace, replicas, before + 1).await;
+        let took = scaled(namespace, replicas, before + 1, limit).await;
         let (served, settled) = (begun.elapsed() - took, took.as_secs_f64());
         eprintln!(
             "MEASURED scaled to {replicas} in {:.1} s, settled {settled:.1} s later",
@@ -113,10 +114,14 @@ fn scale(namespace: &Namespace<'_>, replicas: usize) {
 }
 
 /// Waits until this many pods serve and nothing relies on an older layout, of which `then` is the only
-/// newer one; how long the layout took after the pods.
-async fn scaled(namespace: &Namespace<'_>, replicas: usize, then: u64) -> Duration {
-    // kubectl watches. Fifty Garages on two cores, each of which computes every layout that it hears of, are
-    // busy enough without being asked ten times a second.
+/// newer one; how long the layout took after the pods, at most `settled`.
+async fn scaled(
+    namespace: &Namespace<'_>,
+    replicas: usize,
+    then: u64,
+    settled: Duration,
+) -> Duration {
+    // kubectl watches. Fifty Garages on two cores are busy enough without being asked ten times a second.
     let deployment = format!("deployment/{GATEWAY}");
     namespace.kubectl(&format!(
         "wait {deployment} --for=jsonpath={{.spec.replicas}}={replicas} --timeout=90s"
@@ -125,7 +130,7 @@ async fn scaled(namespace: &Namespace<'_>, replicas: usize, then: u64) -> Durati
     namespace.kubectl(&format!("rollout status {deployment} --timeout={limit}s"));
     served_by(namespace, GATEWAY, replicas, &[], seconds(60)).await;
     let begun = Instant::now();
-    await_condition("the layout has settled", seconds(30), || async {
+    await_condition("the layout has settled", settled, || async {
         namespace.is_settled(STORAGE).await
     })
     .await;
