@@ -122,12 +122,10 @@ async fn scaled(
     settled: Duration,
 ) -> Duration {
     // kubectl watches. Fifty Garages on two cores are busy enough without being asked ten times a second.
-    let deployment = format!("deployment/{GATEWAY}");
-    namespace.kubectl(&format!(
-        "wait {deployment} --for=jsonpath={{.spec.replicas}}={replicas} --timeout=90s"
-    ));
     let limit = 60 + 20 * replicas;
-    namespace.kubectl(&format!("rollout status {deployment} --timeout={limit}s"));
+    namespace.kubectl(&format!(
+        "wait garagecluster/{GATEWAY} --for=jsonpath={{.status.readyReplicas}}={replicas} --timeout={limit}s"
+    ));
     served_by(namespace, GATEWAY, replicas, &[], seconds(60)).await;
     let begun = Instant::now();
     await_condition("the layout has settled", settled, || async {

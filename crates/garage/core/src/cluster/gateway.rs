@@ -5,6 +5,10 @@
 //! by us. The role of each slot is in the layout before a pod may use its key, so a pod that is
 //! replaced changes nothing there. When slots go, their roles go first, while their nodes are alive to
 //! confirm the new layout: a node that dies with its role leaves a layout that never settles.
+//!
+//! Pods come a few at a time. Whenever a node learns something about the layout it tells every other, and each
+//! of them computes the layout anew: fifty that come at once keep those busy that serve, until these lose each
+//! other.
 
 use super::observed::{Facts, Pod, TargetSeen};
 use super::{
@@ -14,6 +18,9 @@ use crate::cluster::DEFAULT_ZONE;
 use crate::identity::{NodeId, Peer};
 use crate::layout::{self, History, Move, Role, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How many pods more than are ready the Deployment grows to.
+pub(super) const COMING: u32 = 8;
 
 pub(super) fn plan(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
     if desired.absent {
@@ -263,12 +270,18 @@ impl Gateway<'_> {
         self.connect(facts);
         self.sync(facts, &joined);
         let staying = if gone { 0 } else { self.alive(&leaving) };
-        let replicas = u32::try_from(joined.len()).unwrap_or(u32::MAX) + staying;
+        let replicas = self.paced(u32::try_from(joined.len()).unwrap_or(u32::MAX) + staying);
         if gone {
             self.forget(&leaving, replicas);
         }
         let wait = self.wait(facts, &joined, &leaving, movement, replicas);
         (replicas, wait)
+    }
+
+    /// As many of `replicas` as are there, or may come now. Pods that are not ready any more keep their place.
+    fn paced(&self, replicas: u32) -> u32 {
+        let there = self.seen.workload.map_or(0, |workload| workload.replicas);
+        replicas.min(there.max(self.seen.ready().saturating_add(COMING)))
     }
 
     /// One step towards the layout that is wanted. What is waited for, and whether nobody relies on the

@@ -200,6 +200,11 @@ impl World {
                 pod.name
             );
         }
+        let there = self.seen.workload.map_or(0, |workload| workload.replicas);
+        if let (Some(workload), Mode::Gateway(_)) = (&plan.workload, &desired.mode) {
+            let coming = self.seen.ready() + gateway::COMING;
+            assert!(workload.replicas <= there.max(coming), "too many at once");
+        }
         let mut slots = BTreeSet::new();
         for step in &plan.steps {
             match step {

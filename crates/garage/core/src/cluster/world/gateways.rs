@@ -67,6 +67,18 @@ fn a_replaced_pod_changes_nothing_in_the_layout() {
 }
 
 #[test]
+fn pods_that_are_not_ready_any_more_keep_their_place() {
+    let mut world = World::with_storage();
+    let desired = gateway(20);
+    world.converge(&desired);
+    for pod in &mut world.seen.pods {
+        pod.ready = false;
+    }
+    let workload = plan(&desired, &world.seen).workload;
+    assert_eq!(workload.expect("a workload").replicas, 20);
+}
+
+#[test]
 fn scaling_is_one_version_each_way_and_settles() {
     let mut world = World::with_storage();
     world.converge(&gateway(2));
