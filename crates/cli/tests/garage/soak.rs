@@ -122,9 +122,8 @@ async fn scaled(
     settled: Duration,
 ) -> Duration {
     // kubectl watches. Fifty Garages on two cores are busy enough without being asked ten times a second.
-    let limit = 60 + 20 * replicas;
     namespace.kubectl(&format!(
-        "wait garagecluster/{GATEWAY} --for=jsonpath={{.status.readyReplicas}}={replicas} --timeout={limit}s"
+        "wait garagecluster/{GATEWAY} --for=jsonpath={{.status.readyReplicas}}={replicas} --timeout=20m"
     ));
     served_by(namespace, GATEWAY, replicas, &[], seconds(60)).await;
     let begun = Instant::now();
