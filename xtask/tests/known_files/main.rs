@@ -120,11 +120,11 @@ fn content_that_comes_back_is_new() {
 fn nothing_is_known_after_somebody_else_has_built_there() {
     let place = Place::new();
     place.run(&place.clone("first"));
-    let list = File::options().append(true).open(place.list());
-    let before = SystemTime::now() - Duration::from_secs(60);
-    list.and_then(|list| list.set_modified(before))
-        .expect("set the time");
-    fs::write(place.path("built/debug/.fingerprint/a/dep-lib"), "").expect("write a file");
+    let fingerprint = place.path("built/debug/.fingerprint/a/dep-lib");
+    let built = File::create(fingerprint).expect("write a file");
+    let kept = fs::metadata(place.list()).and_then(|list| list.modified());
+    let later = kept.expect("a time") + Duration::from_secs(60);
+    built.set_modified(later).expect("set the time");
     let second = place.clone("second");
     place.script("restore", &second);
     assert!(!is_known(&second.join("same.rs")));
