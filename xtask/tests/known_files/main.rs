@@ -25,6 +25,15 @@ impl Place {
         place
     }
 
+    /// A run has ended, and its clone is gone.
+    fn built_once() -> Self {
+        let place = Self::new();
+        let clone = place.clone("clone");
+        place.run(&clone);
+        place.remove(&clone);
+        place
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -50,6 +59,10 @@ impl Place {
         let to_text = to.to_str().expect("a path in UTF-8");
         self.git(self.0.path(), &["clone", "--quiet", "origin", to_text]);
         to
+    }
+
+    fn remove(&self, clone: &Path) {
+        fs::remove_dir_all(clone).expect("remove a clone");
     }
 
     fn list(&self) -> PathBuf {
@@ -96,6 +109,7 @@ fn only_what_differs_from_the_run_before_is_new_in_the_next_clone() {
     place.run(&first);
     assert!(!is_known(&first.join("same.rs")));
     place.commit(&[("other.rs", "2"), ("more.rs", "1")]);
+    place.remove(&first);
     let second = place.clone("second");
     place.script("restore", &second);
     assert!(is_known(&second.join("same.rs")));
@@ -106,20 +120,32 @@ fn only_what_differs_from_the_run_before_is_new_in_the_next_clone() {
 #[test]
 fn content_that_comes_back_is_new() {
     let place = Place::new();
-    place.run(&place.clone("first"));
-    place.commit(&[("other.rs", "2")]);
-    place.run(&place.clone("second"));
+    for other in ["1", "2"] {
+        place.commit(&[("other.rs", other), ("more.rs", other)]);
+        let clone = place.clone("clone");
+        place.run(&clone);
+        place.remove(&clone);
+    }
     place.commit(&[("other.rs", "1")]);
-    let third = place.clone("third");
+    let third = place.clone("clone");
     place.script("restore", &third);
     assert!(is_known(&third.join("same.rs")));
     assert!(!is_known(&third.join("other.rs")));
 }
 
+/// Cargo would look at files of the other one.
 #[test]
-fn nothing_is_known_after_somebody_else_has_built_there() {
+fn nothing_is_known_beside_the_clone_that_was_built_before() {
     let place = Place::new();
     place.run(&place.clone("first"));
+    let second = place.clone("second");
+    place.script("restore", &second);
+    assert!(!is_known(&second.join("same.rs")));
+}
+
+#[test]
+fn nothing_is_known_after_somebody_else_has_built_there() {
+    let place = Place::built_once();
     let fingerprint = place.path("built/debug/.fingerprint/a/dep-lib");
     let built = File::create(fingerprint).expect("write a file");
     let kept = fs::metadata(place.list()).and_then(|list| list.modified());
@@ -132,8 +158,7 @@ fn nothing_is_known_after_somebody_else_has_built_there() {
 
 #[test]
 fn nothing_is_known_after_a_run_that_did_not_end() {
-    let place = Place::new();
-    place.run(&place.clone("first"));
+    let place = Place::built_once();
     place.script("restore", &place.clone("killed"));
     let third = place.clone("third");
     place.script("restore", &third);
@@ -142,8 +167,7 @@ fn nothing_is_known_after_a_run_that_did_not_end() {
 
 #[test]
 fn nothing_is_known_in_a_clone_with_changes_of_its_own() {
-    let place = Place::new();
-    place.run(&place.clone("first"));
+    let place = Place::built_once();
     let second = place.clone("second");
     fs::write(second.join("other.rs"), "3").expect("write a file");
     place.script("restore", &second);
