@@ -133,11 +133,29 @@ fn content_that_comes_back_is_new() {
     assert!(!is_known(&third.join("other.rs")));
 }
 
-/// Cargo would look at files of the other one.
+/// Cargo looks at files of the other one.
 #[test]
-fn nothing_is_known_beside_the_clone_that_was_built_before() {
+fn beside_the_clone_that_was_built_before_files_are_known_if_its_data_is_the_same() {
     let place = Place::new();
+    place.commit(&[("clippy.toml", "1")]);
     place.run(&place.clone("first"));
+    place.commit(&[("other.rs", "2")]);
+    let second = place.clone("second");
+    place.run(&second);
+    assert!(is_known(&second.join("same.rs")));
+    place.commit(&[("clippy.toml", "2")]);
+    let third = place.clone("third");
+    place.script("restore", &third);
+    assert!(!is_known(&third.join("same.rs")));
+}
+
+#[test]
+fn nothing_is_known_beside_a_clone_with_changes_of_its_own() {
+    let place = Place::new();
+    place.commit(&[("clippy.toml", "1")]);
+    let first = place.clone("first");
+    place.run(&first);
+    fs::write(first.join("clippy.toml"), "2").expect("write a file");
     let second = place.clone("second");
     place.script("restore", &second);
     assert!(!is_known(&second.join("same.rs")));
