@@ -184,6 +184,16 @@ fn nothing_is_known_after_a_run_that_did_not_end() {
 }
 
 #[test]
+fn nothing_is_known_after_a_run_that_was_killed_while_it_set_the_times() {
+    let place = Place::built_once();
+    let last = place.path("built/known-files.last");
+    fs::rename(place.list(), last).expect("rename the list");
+    let second = place.clone("second");
+    place.script("restore", &second);
+    assert!(!is_known(&second.join("same.rs")));
+}
+
+#[test]
 fn nothing_is_known_in_a_clone_with_changes_of_its_own() {
     let place = Place::built_once();
     let second = place.clone("second");
