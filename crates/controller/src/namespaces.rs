@@ -84,7 +84,14 @@ impl Namespaces {
         let events = stream::select_all(watches).flat_map(move |(place, event)| {
             let events = match event {
                 Ok(event) => merge.step(place, event).into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error)],
+                Err(error) => {
+                    let begun = match is_refusal(&error) {
+                        true => merge.refused(place),
+                        false => Vec::new(),
+                    };
+                    let begun = begun.into_iter().map(Ok);
+                    std::iter::once(Err(error)).chain(begun).collect::<Vec<_>>()
+                }
             };
             stream::iter(events)
         });
@@ -123,12 +130,23 @@ where
         .modify(|object| object.meta_mut().managed_fields = None)
 }
 
+/// Whether the apiserver said that these objects may not be read.
+fn is_refusal(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let source = match error {
+        InitialListFailed(source) | WatchStartFailed(source) | WatchFailed(source) => source,
+        _ => return false,
+    };
+    matches!(source, kube::Error::Api(status) if status.code == 403)
+}
+
 /// Makes the events of several watches look like those of one. A store takes a finished list for
 /// everything there is, so the lists of all namespaces are first collected, and a list that comes
-/// later is told as the changes it means.
+/// later is told as the changes it means. A namespace that may not be read is not waited for: it would
+/// hold up the others until somebody gives the rights.
 struct Merge<K: Resource<DynamicType = ()> + Clone + 'static> {
     places: Vec<Place<K>>,
-    /// All namespaces have been listed.
+    /// All namespaces have been listed or refused.
     begun: bool,
     /// Where the events end up.
     known: Store<K>,
@@ -139,6 +157,7 @@ struct Place<K> {
     namespace: String,
     /// By name, until all namespaces have been listed.
     objects: BTreeMap<String, K>,
+    /// Listed, or refused.
     done: bool,
     /// The names in the list that is being read after that.
     listed: BTreeSet<String>,
@@ -166,7 +185,11 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Merge<K> {
         }
         let here = &mut self.places[place];
         match event {
-            Event::Init => here.objects.clear(),
+            Event::Init => {
+                here.objects.clear();
+                // Half a list must not pass for one that was refused before.
+                here.done = false;
+            }
             Event::InitApply(object) | Event::Apply(object) => {
                 here.objects.insert(object.name_any(), object);
             }
@@ -175,7 +198,18 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Merge<K> {
             }
             Event::InitDone => here.done = true,
         }
-        if !self.places.iter().all(|here| here.done) {
+        self.begin()
+    }
+
+    /// The objects of a namespace may not be read.
+    fn refused(&mut self, place: usize) -> Vec<Event<K>> {
+        self.places[place].done = true;
+        self.begin()
+    }
+
+    /// The whole list, once there is nothing left to wait for.
+    fn begin(&mut self) -> Vec<Event<K>> {
+        if self.begun || !self.places.iter().all(|here| here.done) {
             return Vec::new();
         }
         self.begun = true;
@@ -258,6 +292,12 @@ mod tests {
             }
         }
 
+        fn refuse(&mut self, place: usize) {
+            for event in self.merge.refused(place) {
+                self.writer.apply_watcher_event(&event);
+            }
+        }
+
         fn list(&mut self, place: usize, namespace: &str, names: &[&str]) {
             self.step(place, Event::Init);
             for name in names {
@@ -308,6 +348,51 @@ mod tests {
         assert_eq!(rig.known(), ["a/2", "a/3", "b/1"]);
         rig.step(1, Event::Apply(map("b", "4")));
         assert_eq!(rig.known(), ["a/2", "a/3", "b/1", "b/4"]);
+    }
+
+    #[test]
+    fn a_namespace_that_may_not_be_read_holds_up_no_other() {
+        let mut rig = Rig::new();
+        rig.step(1, Event::Init);
+        rig.refuse(1);
+        assert!(!rig.is_ready());
+        rig.list(0, "a", &["1"]);
+        assert!(rig.is_ready());
+        rig.step(1, Event::Init);
+        rig.refuse(1);
+        assert_eq!(rig.known(), ["a/1"]);
+        // Somebody gives the rights.
+        rig.list(1, "b", &["1", "2"]);
+        assert_eq!(rig.known(), ["a/1", "b/1", "b/2"]);
+        // Somebody takes them away: what was known is still so, as far as anybody can tell.
+        rig.refuse(1);
+        assert_eq!(rig.known(), ["a/1", "b/1", "b/2"]);
+    }
+
+    #[test]
+    fn half_a_list_is_not_taken_for_a_refusal() {
+        let mut rig = Rig::new();
+        rig.step(1, Event::Init);
+        rig.refuse(1);
+        rig.step(1, Event::Init);
+        rig.step(1, Event::InitApply(map("b", "1")));
+        rig.list(0, "a", &["1"]);
+        assert!(!rig.is_ready());
+        rig.step(1, Event::InitApply(map("b", "2")));
+        rig.step(1, Event::InitDone);
+        assert_eq!(rig.known(), ["a/1", "b/1", "b/2"]);
+    }
+
+    #[test]
+    fn only_a_refusal_by_the_apiserver_is_one() {
+        let answer = |code| {
+            let status = kube::core::Status::failure("no", "Why").with_code(code);
+            watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()))
+        };
+        assert!(is_refusal(&answer(403)));
+        assert!(!is_refusal(&answer(500)));
+        assert!(!is_refusal(&answer(401)));
+        assert!(!is_refusal(&watcher::Error::NoResourceVersion));
     }
 
     #[test]

@@ -83,8 +83,8 @@ impl<K> Watched<K>
 where
     K: Kind,
 {
-    /// A controller of these objects; it begins when all namespaces have been listed. An object is read
-    /// anew before [`Ctx::write_status`]: managed fields and what else was taken from it are not here.
+    /// A controller of these objects; it begins when all namespaces have been listed or refused. An object
+    /// is read anew before [`Ctx::write_status`]: managed fields and what else was taken from it are not here.
     ///
     /// Add what else wakes it with `owns_shared_stream` and `watches_shared_stream`, and run it with
     /// [`crate::runner::run`].
@@ -97,7 +97,7 @@ where
         &self.changes
     }
 
-    /// Waits until all namespaces have been listed.
+    /// Waits until all namespaces have been listed. One that may not be read is not waited for.
     pub async fn ready(&self) {
         // It fails when the feed has ended, and then nobody is to wait for it.
         let _ = self.listed.clone().wait_for(|listed| *listed).await;

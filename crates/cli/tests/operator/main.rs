@@ -327,6 +327,7 @@ async fn what_takes_a_right_on_the_cluster_is_left_out_and_said_once() {
         arguments.retain(|one| one != "--skip-crds");
         arguments.push(format!("--listen-webhook=127.0.0.1:{webhook}"));
         arguments.push("--webhook-host=127.0.0.1".to_owned());
+        arguments.push(format!("--namespace={OTHER}"));
     })
     .await;
     await_condition("it says which CRDs are missing", PATIENCE, || async {
@@ -346,6 +347,7 @@ async fn what_takes_a_right_on_the_cluster_is_left_out_and_said_once() {
         vec![object(NAMESPACE, "GarageBucket", "photos", alone)],
     )
     .await;
+    // In the other namespace it has no rights, and that holds up nothing here.
     await_condition("a bucket is looked at", PATIENCE, || async {
         let object = garage(&client, NAMESPACE, "GarageBucket")
             .get("photos")
@@ -361,6 +363,8 @@ async fn what_takes_a_right_on_the_cluster_is_left_out_and_said_once() {
     })
     .await;
     let log = operator.log();
+    let unread = format!("in the namespace \\\"{OTHER}\\\"");
+    assert!(log.contains(&unread), "it says what it may not read: {log}");
     for said in [
         "leaving the CRDs to an administrator",
         "waiting for CRDs",
