@@ -271,10 +271,38 @@ impl Ctx {
         })
     }
 
+    /// Server-side apply of a whole object that nobody has seen yet, with [`APPLIED`]. Where another
+    /// manager owns a field with another value, nothing is written and the error is a conflict.
+    pub(crate) async fn claim<K: Kind>(&self, desired: &K) -> Result<K> {
+        let target = Target::of("apply", "apply", desired)?;
+        let mut value = target.encode(desired)?;
+        prepare(&mut value);
+        let parameters = PatchParams::apply(&self.manager);
+        self.send_patch(&target, &value, &parameters).await
+    }
+
+    /// Gives up every field that an earlier apply of ours has set. Fields that nobody else owns go.
+    pub(crate) async fn disown<K: Kind>(&self, namespace: Option<&str>, name: &str) -> Result<K> {
+        let target = Target::named::<K>("apply", "disown", namespace, Some(name))?;
+        let nothing = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": { "name": name },
+        });
+        self.send_apply(&target, &nothing).await
+    }
+
     async fn send_apply<K: Kind>(&self, target: &Target, object: &impl Serialize) -> Result<K> {
         let parameters = PatchParams::apply(&self.manager).force();
+        self.send_patch(target, object, &parameters).await
+    }
+
+    async fn send_patch<K: Kind>(
+        &self,
+        target: &Target,
+        object: &impl Serialize,
+        parameters: &PatchParams,
+    ) -> Result<K> {
         let patch = Patch::Apply(object);
-        let request = target.request().patch(&target.name, &parameters, &patch);
+        let request = target.request().patch(&target.name, parameters, &patch);
         self.write_to(target, self.send(request)).await
     }
 

@@ -1,7 +1,7 @@
 //! Installs the CRDs that this release brings. May not touch any other, and never goes back to an
 //! older state of one.
 
-use crate::apply::{Ctx, Ensured};
+use crate::apply::{Ctx, Ensured, field_manager};
 use crate::error::{Error, Result};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::conditions::{is_crd_established, is_deleted};
@@ -17,8 +17,9 @@ pub const REVISION: &str = "gatewright.dev/crd-revision";
 
 /// How long the apiserver gets to serve a CRD, or to remove one that is being deleted.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a CRD is tried anew when others write it at the same time.
-const ATTEMPTS: u32 = 5;
+/// How often a CRD is tried anew when others write it at the same time: another replica does so three
+/// times, the apiserver's controllers about as often, and each of ours may meet one of these.
+const ATTEMPTS: u32 = 20;
 
 /// What became of one CRD.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub enum Outcome {
     },
 }
 
+/// The controller's name whose field manager writes the CRDs.
+const CONTROLLER: &str = "crds";
+
 /// Installs CRDs by server-side apply as `gatewright/crds`, and waits until the apiserver serves
 /// each of them. May run in several replicas at once, of different releases, too: the newest
 /// `revision` wins.
@@ -57,7 +61,7 @@ pub async fn install(
     crds: &[CustomResourceDefinition],
     revision: u64,
 ) -> Result<Vec<Installed>> {
-    let ctx = Ctx::new(client.clone(), "crds", None);
+    let ctx = Ctx::new(client.clone(), CONTROLLER, None);
     let mut installed = Vec::new();
     for crd in crds {
         let outcome = Box::pin(install_one(&ctx, crd, revision)).await?;
@@ -125,6 +129,7 @@ fn versions_of(crd: &CustomResourceDefinition) -> impl Iterator<Item = String> {
 async fn install_one(ctx: &Ctx, crd: &CustomResourceDefinition, revision: u64) -> Result<Outcome> {
     let name = crd.name_any();
     let mut attempt = 1;
+    let mut created = false;
     loop {
         let present: Option<CustomResourceDefinition> = ctx.get_opt(None, &name).await?;
         let outcome = match judge(present.as_ref(), crd, revision) {
@@ -137,12 +142,35 @@ async fn install_one(ctx: &Ctx, crd: &CustomResourceDefinition, revision: u64) -
                 return Err(Error::StoredVersions { crd, versions });
             }
             Verdict::Newer(revision) => Outcome::NewerKept { revision },
+            Verdict::Claim => {
+                let desired = desired(crd, revision, None);
+                match Box::pin(claimant(ctx, revision).claim(&desired)).await {
+                    Ok(_) => created = true,
+                    Err(error) if error.is_conflict() && attempt < ATTEMPTS => {}
+                    Err(error) => return Err(error),
+                }
+                attempt += 1;
+                continue;
+            }
             Verdict::Apply => {
                 let desired = desired(crd, revision, present.as_ref());
-                match ctx.ensure(&desired, present.as_ref()).await {
-                    Ok(Ensured::Unchanged) => Outcome::Unchanged,
-                    Ok(Ensured::Created) => Outcome::Created,
-                    Ok(Ensured::Changed) => Outcome::Updated,
+                let claimants = claimants(present.as_ref());
+                // It may be as it should be and still belong to who has claimed it.
+                let known = present.as_ref().filter(|_| claimants.is_empty());
+                match ctx.ensure(&desired, known).await {
+                    Ok(done) => {
+                        for revision in claimants {
+                            let claimant = claimant(ctx, revision);
+                            claimant
+                                .disown::<CustomResourceDefinition>(None, &name)
+                                .await?;
+                        }
+                        match done {
+                            Ensured::Unchanged => Outcome::Unchanged,
+                            Ensured::Created | Ensured::Changed if created => Outcome::Created,
+                            Ensured::Created | Ensured::Changed => Outcome::Updated,
+                        }
+                    }
                     Err(error) if error.is_conflict() && attempt < ATTEMPTS => {
                         attempt += 1;
                         continue;
@@ -152,8 +180,7 @@ async fn install_one(ctx: &Ctx, crd: &CustomResourceDefinition, revision: u64) -
             }
         };
         let served = established(ctx, &name).await?;
-        // An older release may have created it at the same moment, without seeing ours.
-        if revision_of(&served) >= Some(revision) || attempt == ATTEMPTS {
+        if revision_of(&served) >= Some(revision) || attempt >= ATTEMPTS {
             return Ok(outcome);
         }
         attempt += 1;
@@ -163,6 +190,8 @@ async fn install_one(ctx: &Ctx, crd: &CustomResourceDefinition, revision: u64) -
 /// What to do about a CRD.
 #[derive(Debug, PartialEq)]
 enum Verdict {
+    /// There is none.
+    Claim,
     Apply,
     /// It carries this newer revision.
     Newer(u64),
@@ -177,7 +206,7 @@ fn judge(
     revision: u64,
 ) -> Verdict {
     let Some(present) = present else {
-        return Verdict::Apply;
+        return Verdict::Claim;
     };
     if present.metadata.deletion_timestamp.is_some() {
         return Verdict::Terminating;
@@ -203,6 +232,29 @@ fn judge(
         return Verdict::Apply;
     }
     Verdict::Drops(dropped.join(", "))
+}
+
+/// Who brings a CRD into being. An apply without an object to refer to has no precondition, and one
+/// manager never conflicts with itself: of two releases that both see none, the older one would overwrite
+/// the newer one's. So each claims it under a name of its own first, by an apply that yields.
+fn claimant(ctx: &Ctx, revision: u64) -> Ctx {
+    Ctx::new(
+        ctx.client().clone(),
+        &format!("{CONTROLLER}-{revision}"),
+        None,
+    )
+}
+
+/// The revisions whose claimants own fields. They have to give them up, or a field that a later release
+/// leaves out would stay.
+fn claimants(crd: Option<&CustomResourceDefinition>) -> Vec<u64> {
+    let prefix = format!("{}-", field_manager(CONTROLLER));
+    let managers = crd.into_iter().flat_map(ResourceExt::managed_fields);
+    let applied = managers.filter(|entry| entry.operation.as_deref() == Some("Apply"));
+    let revision = applied.filter_map(|entry| entry.manager.as_deref()?.strip_prefix(&prefix));
+    revision
+        .filter_map(|revision| revision.parse().ok())
+        .collect()
 }
 
 fn revision_of(crd: &CustomResourceDefinition) -> Option<u64> {
@@ -299,7 +351,7 @@ mod tests {
         let stored = |versions: Value| json!({ "status": { "storedVersions": versions } });
         let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
         for (present, verdict) in [
-            (None, Verdict::Apply),
+            (None, Verdict::Claim),
             (Some(crd(&["v1"], json!({}))), Verdict::Apply),
             (Some(crd(&["v1"], with("6"))), Verdict::Apply),
             (Some(crd(&["v1"], with("7"))), Verdict::Apply),

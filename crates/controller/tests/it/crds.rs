@@ -5,7 +5,7 @@ use gatewright_controller::Error;
 use gatewright_controller::crds::{Outcome, REVISION, install};
 use gatewright_testkit::Cluster;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition as Crd;
-use kube::api::{DynamicObject, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -74,13 +74,43 @@ async fn a_crd_is_installed_upgraded_and_never_made_older() {
         .await
         .expect("is there");
     assert_eq!(present.annotations()[REVISION], "2");
-    let schema = serde_json::to_value(&present.spec.versions[0].schema).expect("is JSON");
-    assert!(schema.to_string().contains("colour"), "{schema}");
-    let manager = present
-        .managed_fields()
-        .iter()
-        .any(|one| one.manager.as_deref() == Some("gatewright/crds"));
-    assert!(manager);
+    assert!(schema(&present).contains("colour"), "{present:?}");
+    assert_eq!(appliers(&present), ["gatewright/crds"]);
+}
+
+/// Who has applied fields of it that he still owns.
+fn appliers(crd: &Crd) -> Vec<&str> {
+    let all = crd.managed_fields().iter();
+    let applied = all.filter(|one| one.operation.as_deref() == Some("Apply"));
+    applied.filter_map(|one| one.manager.as_deref()).collect()
+}
+
+fn schema(crd: &Crd) -> String {
+    let schema = serde_json::to_value(&crd.spec.versions[0].schema).expect("is JSON");
+    schema.to_string()
+}
+
+#[tokio::test]
+async fn what_a_killed_replica_has_claimed_is_taken_over_whole() {
+    let Some(cluster) = Cluster::shared().await else {
+        return;
+    };
+    let client = cluster.client();
+    let mut old = crd("gizmos", &["v1"], json!({ "colour": { "type": "string" } }));
+    let revision = [(REVISION.to_owned(), "1".to_owned())];
+    old.metadata.annotations = Some(revision.into());
+    let crds = Api::<Crd>::all(client.clone());
+    let name = old.name_any();
+    let claim = PatchParams::apply("gatewright/crds-1");
+    let claimed = crds.patch(&name, &claim, &Patch::Apply(&old)).await;
+    claimed.expect("is claimed");
+
+    let new = crd("gizmos", &["v1"], json!({}));
+    assert_eq!(outcome(&client, &new, 2).await, Outcome::Updated);
+    let present = crds.get(&name).await.expect("is there");
+    assert_eq!(appliers(&present), ["gatewright/crds"]);
+    assert!(!schema(&present).contains("colour"), "{present:?}");
+    assert_eq!(outcome(&client, &new, 2).await, Outcome::Unchanged);
 }
 
 #[tokio::test]
@@ -115,12 +145,17 @@ async fn replicas_of_two_releases_leave_the_newer_crd() {
         &["v1"],
         json!({ "colour": { "type": "string" } }),
     )];
-    let (a, b) = tokio::join!(install(&client, &old, 1), install(&client, &new, 2));
-    a.expect("is installed");
-    b.expect("is installed");
-    let present = Api::<Crd>::all(client)
-        .get(&new[0].name_any())
-        .await
-        .expect("is there");
-    assert_eq!(present.annotations()[REVISION], "2");
+    let crds = Api::<Crd>::all(client.clone());
+    let name = new[0].name_any();
+    // Who comes first differs from time to time.
+    for _ in 0..8 {
+        let (a, b) = tokio::join!(install(&client, &old, 1), install(&client, &new, 2));
+        a.expect("is installed");
+        b.expect("is installed");
+        let present = crds.get(&name).await.expect("is there");
+        assert_eq!(present.annotations()[REVISION], "2");
+        assert_eq!(appliers(&present), ["gatewright/crds"]);
+        let deleted = crds.delete(&name, &DeleteParams::default()).await;
+        deleted.expect("is there");
+    }
 }
