@@ -4,10 +4,10 @@
 use crate::admin::{client, client_with};
 use crate::pods::{connected, joined, slots};
 use crate::rig::{PATIENCE, Rig};
-use gatewright_garage::admin::KeyChange;
+use gatewright_garage::admin::{AdminTokenChange, KeyChange};
 use gatewright_garage::identity::NodeId;
-use gatewright_testkit::await_condition;
 use gatewright_testkit::garage::Setup;
+use gatewright_testkit::{Garage, await_condition};
 use serde_json::{Value, json};
 
 /// Whether no node relies on an older layout than the present one.
@@ -252,4 +252,45 @@ async fn flaw_17_all_changes_go_to_one_node() {
             "{call}: {asked:?}"
         );
     }
+}
+
+/// Why the operator keeps the static token: docs/adr/0013-static-admin-token.md.
+#[tokio::test]
+async fn flaw_17_a_token_of_the_table_is_not_known_everywhere_and_may_do_no_less() {
+    let Some(mut garage) = Garage::start(1).await else {
+        return;
+    };
+    let scope = ["GetClusterHealth", "CreateAdminToken"].map(str::to_owned);
+    let wish = |name: &str, scope: &[String]| AdminTokenChange {
+        name: Some(name.to_owned()),
+        scope: Some(scope.to_vec()),
+        never_expires: true,
+        ..AdminTokenChange::default()
+    };
+    let (narrow, wide) = (wish("ours", &scope), wish("all", &["*".to_owned()]));
+    let made = client(&garage, 0).create_admin_token(&narrow).await;
+    let scoped = made.expect("a token").secret_token;
+    let with = |garage: &Garage, index: usize| {
+        client_with(&garage.node(index).admin_url(), scoped.expose())
+    };
+    let ours = with(&garage, 0);
+    ours.get_cluster_health().await.expect("in its scope");
+    let refused = ours.list_keys().await.expect_err("not in its scope");
+    assert!(refused.is_unauthorized(), "{refused}");
+
+    // Whoever may make tokens may do all.
+    let made = ours.create_admin_token(&wide).await;
+    let all = made.expect("a token").secret_token;
+    let all = client_with(&garage.node(0).admin_url(), all.expose());
+    all.list_keys().await.expect("it may");
+
+    // A node without a role has no table, and is asked all the same.
+    let fresh = garage.add_running(Setup::default()).await;
+    garage.introduce(fresh).await;
+    garage.sees(0, fresh, true).await;
+    let unknown = with(&garage, fresh).get_cluster_health().await;
+    let unknown = unknown.expect_err("it has not heard of it");
+    assert!(unknown.is_unauthorized(), "{unknown}");
+    let known = client(&garage, fresh).get_cluster_health().await;
+    known.expect("the static one");
 }
