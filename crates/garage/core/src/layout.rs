@@ -85,6 +85,8 @@ pub struct History {
     /// All have confirmed it. What is missing then is data, and no node can be skipped without allowing for
     /// its loss.
     pub confirmed: bool,
+    /// The current version has been in force for longer than a node takes to confirm it that is well.
+    pub overdue: bool,
 }
 
 /// What Garage says that applying the staged changes would do.
@@ -460,6 +462,7 @@ mod tests {
             draining: [6].into(),
             behind: behind.iter().map(|n| node(*n)).collect(),
             confirmed: false,
+            overdue: false,
         };
         for (behind, up, expected) in [
             (&[2][..], &[][..], Move::SkipDead(7)),

@@ -7,6 +7,7 @@ use gatewright_controller::Watched;
 use gatewright_garage::api::{GarageCluster, GarageClusterStatus};
 use gatewright_garage::cluster::ClusterKey;
 use gatewright_garage::objects::SecretKeyRef;
+use gatewright_garage::secret::Redacted;
 use gatewright_garage::tenant;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource, ResourceExt as _};
@@ -115,7 +116,10 @@ impl Operator {
                     ),
                 }
             }
-            Some(None) => (None, self.ask_elsewhere(&cluster).await?),
+            Some(None) => {
+                let asked = self.ask_elsewhere(&cluster).await?;
+                (None, asked.map(|(asked, _)| asked))
+            }
         };
         let layout = Some(lives_in(&cluster));
         let (seen, asked) = match asked {
@@ -131,8 +135,11 @@ impl Operator {
         })
     }
 
-    /// The Admin API of storage that no object here stands for.
-    async fn ask_elsewhere(&self, cluster: &GarageCluster) -> Result<Result<Asked, String>> {
+    /// The Admin API of storage that no object here stands for, and the token that it took.
+    pub(crate) async fn ask_elsewhere(
+        &self,
+        cluster: &GarageCluster,
+    ) -> Result<Result<(Asked, Redacted<String>), String>> {
         let namespace = cluster.namespace().unwrap_or_default();
         let connect = cluster.spec.connect_to.as_ref();
         let base = connect.and_then(|connect| connect.admin_api_endpoint.as_deref());
@@ -151,8 +158,10 @@ impl Operator {
                 entry.name, entry.key
             )));
         };
-        let asked = self.ask(base.trim_end_matches('/'), &token).await;
-        Ok(asked.map_err(|error| Error::from(error).chain()))
+        Ok(match self.ask(base.trim_end_matches('/'), &token).await {
+            Ok(asked) => Ok((asked, token)),
+            Err(error) => Err(Error::from(error).chain()),
+        })
     }
 
     /// Whether objects of a namespace are to be looked at. Elsewhere the operator may have no rights, and

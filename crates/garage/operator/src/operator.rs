@@ -78,7 +78,13 @@ pub(crate) struct Known {
     pub(crate) ours: BTreeSet<NodeId>,
     /// What is staged on which version, and since when it is known to be.
     staged: Option<(u64, Vec<Change>, Instant)>,
+    /// The version that not all nodes have confirmed, and since when it is known to be in force.
+    settling: Option<(u64, Instant)>,
 }
+
+/// How long nodes may take to confirm a layout before those that leave are ended without. One that is well
+/// takes less than a second.
+const CONFIRMATION: Duration = Duration::from_secs(5);
 
 impl Known {
     /// Remembers the nodes of one object; those of all others.
@@ -86,6 +92,22 @@ impl Known {
         let kin = self.ours.difference(own).copied().collect();
         self.ours.extend(own);
         kin
+    }
+
+    /// Whether this version has not settled for longer than nodes take that are well.
+    pub(crate) fn overdue(&mut self, layout: &Seen) -> bool {
+        let settling = layout.history.as_ref();
+        if settling.is_none_or(|history| history.draining.is_empty()) {
+            self.settling = None;
+            return false;
+        }
+        let known = self
+            .settling
+            .filter(|(version, _)| *version == layout.version);
+        let (_, since) = *self
+            .settling
+            .insert(known.unwrap_or((layout.version, Instant::now())));
+        since.elapsed() >= CONFIRMATION
     }
 
     /// Whether what is staged has stood as it is for longer than another operator would leave it. Two that
@@ -213,6 +235,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use gatewright_garage::identity::NodeId;
+    use gatewright_garage::layout::History;
 
     #[tokio::test(start_paused = true)]
     async fn what_somebody_stages_is_abandoned_in_time_and_anew_each_time() {
@@ -243,6 +266,31 @@ mod tests {
         // Or reverted.
         assert!(!known.abandoned(&Seen::default(), patience));
         assert!(!known.abandoned(&again, patience));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_version_is_overdue_when_it_has_been_settling_for_long() {
+        let settling = |version: u64, draining: &[u64]| Seen {
+            version,
+            history: Some(History {
+                draining: draining.iter().copied().collect(),
+                ..History::default()
+            }),
+            ..Seen::default()
+        };
+        let mut known = Known::default();
+        let almost = CONFIRMATION.saturating_sub(Duration::from_millis(1));
+        assert!(!known.overdue(&settling(2, &[1])));
+        tokio::time::advance(almost).await;
+        assert!(!known.overdue(&settling(2, &[1])));
+        // Another one has come.
+        assert!(!known.overdue(&settling(3, &[1, 2])));
+        tokio::time::advance(almost).await;
+        assert!(!known.overdue(&settling(3, &[1, 2])));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(known.overdue(&settling(3, &[1, 2])));
+        assert!(!known.overdue(&settling(3, &[])));
+        assert!(!known.overdue(&settling(3, &[2])));
     }
 
     #[test]

@@ -200,6 +200,10 @@ impl Operator {
         let history = asked.client.get_cluster_layout_history().await?;
         let mut layout = facts::layout(&layout, Some(&history));
         layout.abandoned = known.abandoned(&layout, self.patience_with_others);
+        let overdue = known.overdue(&layout);
+        if let Some(history) = &mut layout.history {
+            history.overdue = overdue;
+        }
         if !layout.staged.is_empty() || layout.staged_redundancy.is_some() {
             layout.preview = Some(match asked.client.preview_cluster_layout_changes().await {
                 Ok(preview) => Ok(facts::preview(&preview)),

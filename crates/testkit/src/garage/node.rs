@@ -254,6 +254,13 @@ impl Node {
         *self.process() = None;
     }
 
+    /// Stops it where it is, as a machine does that has no time for it: connections stay, nothing answers.
+    pub fn freeze(&self) {
+        if let Some(process) = &mut *self.process() {
+            process.signal("STOP");
+        }
+    }
+
     /// Removes all that it has stored, and places its key again. It must not be running.
     pub fn wipe(&self) {
         assert!(!self.is_running(), "a running node is not wiped");

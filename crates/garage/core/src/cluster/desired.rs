@@ -98,6 +98,8 @@ pub struct Desired {
     pub least_healthy: u32,
     /// Bytes of each claim, by the name of its template; empty for gateways.
     pub claims: std::collections::BTreeMap<String, u64>,
+    /// Its data, and with it the layout, outlives the object.
+    pub data_outlives: bool,
     /// A PodDisruptionBudget guards its pods.
     pub budget: bool,
     /// Each node has a public Service.

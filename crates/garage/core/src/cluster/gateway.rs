@@ -202,6 +202,18 @@ fn absent(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
         Move::Settled => done(),
         // Only our own nodes keep a cluster that is to go; others confirm without it.
         Move::Settling(history) if !keeps(&history, &wanted.own, &facts.layout.up) => done(),
+        Move::Settling(history) => {
+            // The ReplicaSet's next pods wait for a slot, and get none.
+            let hung = hung(facts);
+            let hangs = |pod: &&Pod| {
+                let node = pod.slot.and_then(|slot| seen.keys.get(&slot));
+                !pod.terminating && node.is_some_and(|node| hung.contains(node))
+            };
+            let end = seen.pods.iter().filter(hangs).map(|pod| Step::DeletePod {
+                pod: pod.name.clone(),
+            });
+            Plan::waiting(end.collect(), Wait::Settling(history))
+        }
         movement => match carry(desired, facts.layout.version, movement) {
             Ok(step) => Plan::waiting(vec![step], Wait::Deleting),
             Err(wait) => Plan::waiting(Vec::new(), wait),
@@ -214,6 +226,24 @@ fn absent(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
 fn keeps(history: &History, own: &BTreeSet<NodeId>, up: &BTreeSet<NodeId>) -> bool {
     let mut waited_for = history.behind.intersection(own);
     waited_for.any(|node| !history.confirmed || up.contains(node))
+}
+
+/// Nodes that have not confirmed a version which every storage node has confirmed, for longer than they
+/// need: they hang, or are so many that they keep each other busy. One of them that leaves stores nothing
+/// and is ended, for a node that has ended can be skipped.
+fn hung(facts: &Facts) -> BTreeSet<NodeId> {
+    let history = facts.layout.history.as_ref();
+    let Some(history) = history.filter(|history| history.overdue && !history.confirmed) else {
+        return BTreeSet::new();
+    };
+    let stores = |node: &NodeId| {
+        let role = facts.layout.roles.get(node);
+        role.is_some_and(|role| role.capacity.is_some())
+    };
+    match history.behind.iter().any(stores) {
+        true => BTreeSet::new(),
+        false => history.behind.clone(),
+    }
 }
 
 /// Every node that is or was one of ours.
@@ -259,7 +289,9 @@ impl Gateway<'_> {
             .filter(|slot| !self.wanted_slots.contains(slot))
             .copied()
             .collect();
-        let (movement, gone) = self.change(facts, &wanted, &leaving);
+        let movement = layout::next(&wanted, &facts.layout);
+        let settled = movement == Move::Settled;
+        let (movement, released) = self.change(facts, movement, &leaving);
         let joined: BTreeSet<u32> = self
             .wanted_slots
             .iter()
@@ -269,10 +301,12 @@ impl Gateway<'_> {
         self.assign(&joined);
         self.connect(facts);
         self.sync(facts, &joined);
-        let staying = if gone { 0 } else { self.alive(&leaving) };
+        let marked = self.mark(&released);
+        let staying = self.alive(&leaving.difference(&marked).copied().collect());
         let replicas = self.paced(u32::try_from(joined.len()).unwrap_or(u32::MAX) + staying);
-        if gone {
-            self.forget(&leaving, replicas);
+        self.end(&marked, replicas);
+        if settled {
+            self.forget(&released);
         }
         let wait = self.wait(facts, &joined, &leaving, movement, replicas);
         (replicas, wait)
@@ -284,23 +318,22 @@ impl Gateway<'_> {
         replicas.min(there.max(self.seen.ready().saturating_add(COMING)))
     }
 
-    /// One step towards the layout that is wanted. What is waited for, and whether nobody relies on the
-    /// slots that leave any more.
+    /// One step towards the layout that is wanted. What is waited for, and which of the slots that leave need
+    /// their pods no more.
     fn change(
         &mut self,
         facts: &Facts,
-        wanted: &Wanted,
+        movement: Move,
         leaving: &BTreeSet<u32>,
-    ) -> (Option<Wait>, bool) {
+    ) -> (Option<Wait>, BTreeSet<u32>) {
         let version = facts.layout.version;
         if version == 0 {
             // The storage nodes come first: a layout of gateways alone stores nothing.
-            return (Some(Wait::Layout), false);
+            return (Some(Wait::Layout), BTreeSet::new());
         }
-        let movement = layout::next(wanted, &facts.layout);
         let (up, least) = (facts.connected(), self.desired.least_healthy);
         if matches!(movement, Move::Stage(..) | Move::Apply(_)) && up < least {
-            return (Some(Wait::TooFewHealthy { up, least }), false);
+            return (Some(Wait::TooFewHealthy { up, least }), BTreeSet::new());
         }
         // Users' requests leave a node before its role does, and not before that is certain: a change
         // may wait for a person for days, or be refused.
@@ -315,16 +348,62 @@ impl Gateway<'_> {
             | Move::Yield => false,
         };
         let prepared = certain && self.prepare_leaving(leaving);
+        let released = match prepared {
+            true => self.released(facts, &movement, leaving),
+            false => BTreeSet::new(),
+        };
         if movement == Move::Settled || (certain && !prepared) {
-            return (None, prepared);
+            return (None, released);
         }
         match carry(self.desired, version, movement) {
             Ok(step) => {
                 self.steps.push(step);
-                (Some(Wait::Layout), false)
+                (Some(Wait::Layout), released)
             }
-            Err(wait) => (Some(wait), false),
+            Err(wait) => (Some(wait), released),
         }
+    }
+
+    /// Which of the slots that leave need their pods no more. Until a version has settled, keys and buckets
+    /// are read from a quorum of the former one, so those that answer are kept.
+    fn released(&self, facts: &Facts, movement: &Move, leaving: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let hung = match movement {
+            Move::Settled => return leaving.clone(),
+            Move::Settling(_) | Move::SkipDead(_) => hung(facts),
+            Move::Stage(..)
+            | Move::Revert
+            | Move::Preview
+            | Move::Apply(_)
+            | Move::Blocked(_)
+            | Move::Foreign(_)
+            | Move::Yield => BTreeSet::new(),
+        };
+        let hangs = |slot: &&u32| {
+            self.seen
+                .keys
+                .get(*slot)
+                .is_some_and(|id| hung.contains(id))
+        };
+        leaving.iter().filter(hangs).copied().collect()
+    }
+
+    /// Marks the pods of these slots as those that go first; which of them are.
+    fn mark(&mut self, released: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let mut marked = released.clone();
+        for slot in released {
+            if let Some(pod) = self
+                .seen
+                .pods
+                .iter()
+                .find(|pod| pod.holds(*slot) && !pod.leaving)
+            {
+                self.steps.push(Step::MarkLeaving {
+                    pod: pod.name.clone(),
+                });
+                marked.remove(slot);
+            }
+        }
+        marked
     }
 
     fn in_layout(&self, facts: &Facts, slot: u32) -> bool {
@@ -350,11 +429,6 @@ impl Gateway<'_> {
             .iter()
             .filter_map(|slot| self.seen.pods.iter().find(|pod| pod.holds(*slot)))
         {
-            if !pod.leaving {
-                self.steps.push(Step::MarkLeaving {
-                    pod: pod.name.clone(),
-                });
-            }
             if pod.synced {
                 self.steps.push(Step::SetSynced {
                     pod: pod.name.clone(),
@@ -451,25 +525,35 @@ impl Gateway<'_> {
         }
     }
 
-    /// The roles of these slots are gone and nobody relies on them: their pods go, then their keys.
-    fn forget(&mut self, leaving: &BTreeSet<u32>, replicas: u32) {
+    /// Pods of these slots go with the Deployment's replicas.
+    fn end(&mut self, slots: &BTreeSet<u32>, replicas: u32) {
         let shrunk = self
             .seen
             .workload
             .is_some_and(|workload| workload.observed && workload.replicas == replicas);
-        let mut done = BTreeSet::new();
-        for slot in leaving {
-            match self.pod_of(*slot) {
-                None => drop(done.insert(*slot)),
-                // The ReplicaSet chose another pod to go; that one's slot waits for this pod's place.
-                Some(pod) if shrunk && !pod.terminating => {
-                    self.steps.push(Step::DeletePod {
-                        pod: pod.name.clone(),
-                    });
-                }
-                Some(_) => {}
+        if !shrunk {
+            return;
+        }
+        for pod in slots
+            .iter()
+            .filter_map(|slot| self.seen.pods.iter().find(|pod| pod.holds(*slot)))
+        {
+            // The ReplicaSet chose another pod to go; that one's slot waits for this pod's place.
+            if !pod.terminating {
+                self.steps.push(Step::DeletePod {
+                    pod: pod.name.clone(),
+                });
             }
         }
+    }
+
+    /// Nobody relies on these slots: their keys go with their pods.
+    fn forget(&mut self, slots: &BTreeSet<u32>) {
+        let done: BTreeSet<u32> = slots
+            .iter()
+            .filter(|slot| self.pod_of(**slot).is_none())
+            .copied()
+            .collect();
         if !done.is_empty() {
             self.steps.push(Step::DropKeys(done));
         }

@@ -174,6 +174,8 @@ pub enum Wait {
     Leaving(BTreeSet<u32>),
     /// The cluster is to go, but these gateway clusters use it.
     GatewaysAttached(Vec<ClusterKey>),
+    /// The cluster is to go, and so are these gateway clusters, whose roles go first.
+    GatewaysDeparting(Vec<ClusterKey>),
     /// The cluster goes.
     Deleting,
     /// Claims are made larger.

@@ -45,6 +45,8 @@ pub struct Observed {
     pub garage: Garage,
     /// Gateway clusters that use this storage cluster and are not being deleted.
     pub attached: Vec<ClusterKey>,
+    /// Gateway clusters that use it, are being deleted, and have not yet given their roles back.
+    pub departing: Vec<ClusterKey>,
 }
 
 impl Observed {

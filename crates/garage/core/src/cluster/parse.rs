@@ -95,6 +95,9 @@ impl Desired {
                 .and_then(|least| u32::try_from(least).ok())
                 .unwrap_or(0),
             claims: volumes.claims,
+            // GarageNodes are objects of their own, and may be outside of Kubernetes.
+            data_outlives: spec.layout_policy == LayoutPolicy::Manual
+                || objects::secrets::volumes_outlive(spec),
             budget: spec
                 .pod_disruption_budget
                 .clone()

@@ -138,7 +138,7 @@ fn phase(desired: &Desired, seen: &Observed, plan: &Plan) -> &'static str {
             | Wait::Layout
             | Wait::Approval(_)
             | Wait::Settling(_) => "Updating",
-            Wait::Deleting | Wait::GatewaysAttached(_) => "Deleting",
+            Wait::Deleting | Wait::GatewaysAttached(_) | Wait::GatewaysDeparting(_) => "Deleting",
             Wait::StorageUnreachable(_)
             | Wait::LayoutBlocked(_)
             | Wait::ForeignStagedChanges(_)
@@ -534,8 +534,7 @@ fn warning(plan: &Plan) -> Option<(String, String)> {
         .iter()
         .any(|step| matches!(step, Step::SkipDead(_)))
     {
-        let text =
-            "nodes of ours died with their role; they are skipped so that the layout can settle";
+        let text = "nodes of ours ended before they had confirmed the layout without them; they are skipped so that it can settle";
         return Some(("DeadNodesSkipped".into(), text.into()));
     }
     match &plan.verdict {
@@ -560,6 +559,7 @@ fn warning(plan: &Plan) -> Option<(String, String)> {
             | Wait::Rebalancing { .. }
             | Wait::Leaving(_)
             | Wait::Deleting
+            | Wait::GatewaysDeparting(_)
             | Wait::Growing => None,
         },
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn plan(desired: &Desired, seen: &Observed) -> Plan {
     if desired.absent {
-        return absent(seen);
+        return absent(desired, seen);
     }
     if let Some(why) = &seen.bad_secret {
         return Plan::refused(Refusal::BadSecret(why.clone()));
@@ -69,16 +69,25 @@ pub(super) fn plan(desired: &Desired, seen: &Observed) -> Plan {
     }
 }
 
-/// The end: held while gateways use the cluster. Kubernetes removes what is inside it; data outlives it
-/// by the claims' policy.
-fn absent(seen: &Observed) -> Plan {
+/// The end: held while gateways use the cluster, or have roles in a layout that outlives it. Kubernetes
+/// removes what is inside it; data outlives it by the claims' policy.
+fn absent(desired: &Desired, seen: &Observed) -> Plan {
     if !seen.finalizer {
         return Plan::waiting(Vec::new(), Wait::Deleting);
     }
-    if seen.attached.is_empty() || seen.namespace_ends {
-        return Plan::waiting(vec![Step::RemoveFinalizer], Wait::Deleting);
+    let cleaned = desired.data_outlives && seen.garage.facts().is_some();
+    let held = match () {
+        () if seen.namespace_ends => None,
+        () if !seen.attached.is_empty() => Some(Wait::GatewaysAttached(seen.attached.clone())),
+        () if cleaned && !seen.departing.is_empty() => {
+            Some(Wait::GatewaysDeparting(seen.departing.clone()))
+        }
+        () => None,
+    };
+    match held {
+        Some(wait) => Plan::waiting(Vec::new(), wait),
+        None => Plan::waiting(vec![Step::RemoveFinalizer], Wait::Deleting),
     }
-    Plan::waiting(Vec::new(), Wait::GatewaysAttached(seen.attached.clone()))
 }
 
 struct Storing<'a> {

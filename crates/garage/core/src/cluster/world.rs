@@ -39,6 +39,7 @@ pub(super) fn storage(replicas: u32) -> Desired {
         approved: None,
         least_healthy: 0,
         claims: [("data".to_owned(), 100 << 30)].into(),
+        data_outlives: true,
         budget: true,
         public_services: false,
         own_rpc_secret: false,
@@ -76,6 +77,8 @@ pub(super) struct World {
     next_key: u32,
     /// Nodes that must confirm before old versions end.
     relied_on: BTreeSet<NodeId>,
+    /// Nodes that live and confirm nothing.
+    pub(super) hung: BTreeSet<NodeId>,
     /// Volumes stay as they are, whatever is asked for.
     frozen: bool,
     pub(super) finished: bool,
@@ -136,6 +139,7 @@ impl World {
             pods_made: 0,
             next_key: 0,
             relied_on: BTreeSet::new(),
+            hung: BTreeSet::new(),
             frozen: false,
             finished: false,
         }
@@ -247,6 +251,10 @@ impl World {
                         assert!(
                             !facts.layout.roles.contains_key(&id),
                             "a key goes before its role"
+                        );
+                        assert!(
+                            !self.relied_on.contains(&id),
+                            "a key goes while it is needed to skip its node"
                         );
                         assert!(
                             !self.seen.pods.iter().any(|pod| pod.holds(*slot)),
@@ -516,7 +524,9 @@ impl World {
             }
         }
         let up = self.facts().layout.up.clone();
-        self.relied_on.retain(|node| !up.contains(node));
+        let hung = &self.hung;
+        self.relied_on
+            .retain(|node| !up.contains(node) || hung.contains(node));
         let behind = self.relied_on.clone();
         let layout = &mut self.facts().layout;
         let draining = if behind.is_empty() {
@@ -528,6 +538,7 @@ impl World {
             draining,
             behind,
             confirmed: false,
+            overdue: true,
         });
         let layout = &self.facts().layout;
         let complete = layout

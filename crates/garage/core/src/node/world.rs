@@ -138,6 +138,7 @@ impl World {
                         draining,
                         behind: self.behind.clone(),
                         confirmed: false,
+                        overdue: false,
                     }),
                     up: self.up.clone(),
                     ..layout::Seen::default()

@@ -135,15 +135,21 @@ pub fn node_keys(owner: &Owner, name: String, keys: &SlotKeys) -> Secret {
 /// data belongs to nodes that nobody can be any more.
 #[must_use]
 pub fn kept_with_volumes(mut secret: Secret, spec: &GarageClusterSpec) -> Secret {
+    if volumes_outlive(spec) {
+        secret.metadata.owner_references = None;
+    }
+    secret
+}
+
+/// Whether the volumes of a cluster are still there when it is gone.
+#[must_use]
+pub fn volumes_outlive(spec: &GarageClusterSpec) -> bool {
     let retention = spec
         .storage
         .as_ref()
         .and_then(|storage| storage.pvc_retention_policy);
     let when_deleted = retention.unwrap_or_default().when_deleted;
-    if !spec.gateway && when_deleted == RetentionPolicy::Retain {
-        secret.metadata.owner_references = None;
-    }
-    secret
+    !spec.gateway && when_deleted == RetentionPolicy::Retain
 }
 
 fn text(owner: &Owner, name: String, key: &str, content: &Redacted<String>) -> Secret {

@@ -2,7 +2,7 @@
 
 use super::Hands;
 use super::belongings::Revision;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::operator::{Layout, Operator};
 use crate::storage::{self, Asked, layout_of};
 use futures_util::future::join_all;
@@ -19,6 +19,7 @@ use gatewright_garage::secret::Redacted;
 use gatewright_garage::tenant;
 use k8s_openapi::api::core::v1::{self, Namespace, Secret};
 use kube::ResourceExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a gateway may take to tell how full its tables are.
@@ -93,8 +94,17 @@ impl Operator {
             self.claims(desired, &mut seen, &mut hands).await?;
             let users = clusters.all();
             let users = users.iter().filter(|other| uses(other, &desired.key));
-            seen.attached = users.map(|user| key_of(user)).collect();
+            let (staying, going): (Vec<_>, Vec<_>) =
+                users.partition(|user| user.metadata.deletion_timestamp.is_none());
+            let holds = |user: &&Arc<GarageCluster>| {
+                let mut finalizers = user.finalizers().iter();
+                finalizers.any(|one| one == api::FINALIZER_CLUSTER)
+            };
+            seen.attached = staying.into_iter().map(|user| key_of(user)).collect();
             seen.attached.sort();
+            let going = going.into_iter().filter(holds);
+            seen.departing = going.map(|user| key_of(user)).collect();
+            seen.departing.sort();
         }
 
         let found = self.target(desired, clusters).await?;
@@ -123,8 +133,12 @@ impl Operator {
                 None if found.seen == TargetSeen::OutOfReach => Err(tenant::out_of_reach(key)),
                 None => Err("there is no storage cluster to ask".to_owned()),
             },
-            Mode::Gateway(Target::External(external)) => {
-                self.ask_external(cluster, desired, external).await?
+            Mode::Gateway(Target::External(_)) => {
+                let asked = self.ask_elsewhere(cluster).await?;
+                if let Ok((_, token)) = &asked {
+                    self.tokens.keep(&self.ctx, &desired.key, token).await?;
+                }
+                asked.map(|(asked, _)| asked)
             }
         };
         hands.inherited = match &found.cluster {
@@ -278,39 +292,6 @@ impl Operator {
         }
         hands.admin_token = token;
         Ok(())
-    }
-
-    async fn ask_external(
-        &self,
-        cluster: &GarageCluster,
-        desired: &Desired,
-        external: &External,
-    ) -> Result<Result<Asked, String>> {
-        let namespace = &desired.key.namespace;
-        let connect = cluster.spec.connect_to.as_ref();
-        let entry = connect.and_then(|connect| connect.admin_token_secret_ref.as_ref());
-        let Some(entry) = SecretKeyRef::given(entry) else {
-            return Ok(Err(
-                "spec.connectTo.adminTokenSecretRef is missing".to_owned()
-            ));
-        };
-        let mut token = self.secret(namespace, &entry).await?;
-        if token.is_none() && desired.absent {
-            token = self.tokens.get(&self.ctx, &desired.key).await?;
-        }
-        let Some(token) = token else {
-            let why = format!(
-                "Secret {namespace}/{} has no entry {}",
-                entry.name, entry.key
-            );
-            return Ok(Err(why));
-        };
-        let base = external.admin.trim_end_matches('/');
-        let asked = self.ask(base, &token).await;
-        if asked.is_ok() {
-            self.tokens.keep(&self.ctx, &desired.key, &token).await?;
-        }
-        Ok(asked.map_err(|error| Error::from(error).chain()))
     }
 
     /// What the Admin API says; `true` when the layout was read whole.
@@ -474,7 +455,7 @@ fn key_of(cluster: &GarageCluster) -> ClusterKey {
     }
 }
 
-/// Whether `cluster` is a gateway cluster of the storage cluster `key`, and is to stay.
+/// Whether `cluster` is a gateway cluster of the storage cluster `key`.
 fn uses(cluster: &GarageCluster, key: &ClusterKey) -> bool {
     let own = cluster.namespace().unwrap_or_default();
     let reference = cluster
@@ -482,8 +463,7 @@ fn uses(cluster: &GarageCluster, key: &ClusterKey) -> bool {
         .connect_to
         .as_ref()
         .and_then(|connect| connect.cluster_ref.as_ref());
-    cluster.metadata.deletion_timestamp.is_none()
-        && cluster.spec.gateway
+    cluster.spec.gateway
         && reference.is_some_and(|reference| {
             reference.name == key.name
                 && reference.namespace.as_ref().unwrap_or(&own) == &key.namespace

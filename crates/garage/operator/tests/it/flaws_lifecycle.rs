@@ -26,6 +26,14 @@ async fn clean(rig: &Rig, storage: usize) {
     .await;
 }
 
+/// The slots of `c` that have a key.
+async fn keys(rig: &Rig) -> Vec<String> {
+    let secret = rig.object("Secret", "c-node-keys").await;
+    let data = secret["data"].as_object().expect("entries");
+    let private = data.keys().filter(|entry| !entry.ends_with(".pub"));
+    private.cloned().collect()
+}
+
 /// A gateway cluster of the storage cluster `m`, whose processes have the rig's token.
 fn of_storage() -> Value {
     json!({
@@ -45,6 +53,11 @@ async fn flaw_11_storage_stays_while_gateways_use_it() {
     rig.apply("GarageCluster", "g", of_storage()).await;
     rig.until("GarageCluster", "g", "its role", |status| joined(status, 1))
         .await;
+    // Gateways can join before anybody has looked at the storage cluster itself.
+    rig.until_object("GarageCluster", "m", "it can be held", |m| {
+        m["metadata"]["finalizers"] != Value::Null
+    })
+    .await;
     rig.delete("GarageCluster", "m").await;
     let held = rig
         .until("GarageCluster", "m", "it is held", |status| {
@@ -72,6 +85,9 @@ async fn flaw_11_storage_stays_while_gateways_use_it() {
     rig.delete("GarageCluster", "g").await;
     rig.gone("GarageCluster", "g").await;
     rig.gone("GarageCluster", "m").await;
+    // A layout that outlives its cluster has no roles that nobody would remove any more.
+    let layout = rig.admin().get_cluster_layout().await.expect("a layout");
+    assert_eq!(layout.roles.len(), 1, "{:?}", layout.roles);
 }
 
 #[tokio::test]
@@ -159,6 +175,52 @@ async fn flaw_12_dead_gateways_do_not_hold_their_object() {
         .iter()
         .any(|(reason, _)| reason == "DeadNodesSkipped");
     assert!(skipped, "{events:?}");
+}
+
+#[tokio::test]
+async fn flaw_12_a_gateway_that_leaves_and_hangs_does_not_hold_the_layout() {
+    let Some(mut rig) = Rig::start(2).await else {
+        return;
+    };
+    rig.apply("GarageCluster", "c", rig.running_gateways(2))
+        .await;
+    rig.run_clusters();
+    let mut pods = Vec::new();
+    for pod in ["c-a", "c-b"] {
+        let node = rig.gateway("c", pod).await;
+        pods.push((rig.slot(pod).await, pod, node));
+    }
+    pods.sort_unstable();
+    let (_, pod, node) = pods[1];
+    rig.until("GarageCluster", "c", "both are there", |status| {
+        connected(status, 2)
+    })
+    .await;
+    rig.garage.node(node).freeze();
+    rig.apply("GarageCluster", "c", rig.running_gateways(1))
+        .await;
+    // It is connected, has no role, and never says that it knows.
+    rig.until_object("Deployment", "c", "its pod may go", |deployment| {
+        deployment["spec"]["replicas"] == 1
+    })
+    .await;
+    let layout = rig.admin().get_cluster_layout().await.expect("a layout");
+    assert_eq!((layout.version, layout.roles.len()), (3, 3));
+    assert!(!history(&rig).await.is_settled());
+    assert_eq!(keys(&rig).await, ["slot-0", "slot-1"], "whose node hangs");
+
+    rig.delete("Pod", pod).await;
+    rig.garage.node(node).kill();
+    await_condition("the layout settles", PATIENCE, || async {
+        history(&rig).await.is_settled()
+    })
+    .await;
+    await_condition("its key is gone", PATIENCE, || async {
+        keys(&rig).await == ["slot-0"]
+    })
+    .await;
+    let layout = rig.admin().get_cluster_layout().await.expect("a layout");
+    assert_eq!((layout.version, layout.roles.len()), (3, 3));
 }
 
 #[tokio::test]

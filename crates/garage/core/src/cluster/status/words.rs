@@ -27,6 +27,7 @@ impl Wait {
             Self::Rebalancing { .. } => "Rebalancing",
             Self::Leaving(_) => "NodesLeaving",
             Self::GatewaysAttached(_) => "GatewaysAttached",
+            Self::GatewaysDeparting(_) => "GatewaysDeparting",
             Self::Deleting => "Deleting",
             Self::Growing => "GrowingVolumes",
         }
@@ -98,6 +99,11 @@ impl std::fmt::Display for Wait {
             Self::GatewaysAttached(users) => write!(
                 f,
                 "it is to be deleted but {} use it: delete those first",
+                list(users)
+            ),
+            Self::GatewaysDeparting(users) => write!(
+                f,
+                "it is being deleted once the roles of {} are out of the layout that its volumes keep",
                 list(users)
             ),
             Self::Deleting => f.write_str("it is being deleted"),

@@ -220,6 +220,7 @@ fn dead_gateways_keep_nothing_once_the_layout_without_them_is_confirmed() {
             draining: [facts.layout.version - 1].into(),
             behind: own.clone(),
             confirmed,
+            overdue: false,
         });
         for node in &own {
             match up {
@@ -233,6 +234,82 @@ fn dead_gateways_keep_nothing_once_the_layout_without_them_is_confirmed() {
             done,
             "up {up}, confirmed {confirmed}: {steps:?}"
         );
+    }
+}
+
+#[test]
+fn gateways_that_leave_and_hang_are_not_waited_for_without_end() {
+    let mut world = World::with_storage();
+    world.converge(&gateway(4));
+    let leaving: BTreeSet<NodeId> = (2..4).map(|slot| world.seen.keys[&slot]).collect();
+    world.hung = leaving.clone();
+    let (mut ended, mut skipped) = (0, 0);
+    let verdict = world.converge_with(&gateway(2), &mut |step| {
+        skipped += usize::from(matches!(step, Step::SkipDead(_)));
+        ended += usize::from(matches!(step, Step::DropKeys(_)));
+        false
+    });
+    assert_eq!(verdict, Verdict::Ready);
+    assert_eq!((world.applied, skipped), (2, 1));
+    assert!(ended > 0);
+    assert_eq!(world.seen.pods.len(), 2);
+    assert_eq!(world.seen.keys.len(), 2);
+}
+
+#[test]
+fn gateways_that_hang_do_not_hold_their_object() {
+    let mut world = World::with_storage();
+    world.converge(&gateway(4));
+    world.hung = world.seen.keys.values().copied().collect();
+    let absent = Desired {
+        absent: true,
+        ..gateway(4)
+    };
+    let mut skipped = 0;
+    world.converge_with(&absent, &mut |step| {
+        skipped += usize::from(matches!(step, Step::SkipDead(_)));
+        false
+    });
+    assert!(world.finished);
+    assert_eq!((world.applied, skipped), (2, 1));
+    assert!(world.relied_on.is_empty());
+}
+
+#[test]
+fn gateways_that_leave_are_given_the_time_to_confirm() {
+    let mut world = World::with_storage();
+    world.converge(&gateway(4));
+    let (staying, leaving) = (world.seen.keys[&0], world.seen.keys[&3]);
+    for pod in &mut world.seen.pods {
+        pod.synced &= pod.slot != Some(3);
+        pod.leaving |= pod.slot == Some(3);
+    }
+    let facts = world.facts();
+    facts.layout.version += 1;
+    facts.layout.roles.remove(&leaving);
+    let version = facts.layout.version;
+    // Who is waited for, whether for long, whether only for data, and whether the pod goes.
+    for (behind, overdue, confirmed, goes) in [
+        (vec![leaving], false, false, false),
+        (vec![leaving], true, false, true),
+        (vec![leaving, staying], true, false, true),
+        // It has confirmed, and answers those that have not.
+        (vec![staying], true, false, false),
+        (vec![leaving, node(900)], true, false, false),
+        (vec![leaving], true, true, false),
+    ] {
+        world.facts().layout.history = Some(layout::History {
+            draining: [version - 1].into(),
+            behind: behind.iter().copied().collect(),
+            confirmed,
+            overdue,
+        });
+        let plan = plan(&gateway(3), &world.seen);
+        let replicas = plan.workload.map(|workload| workload.replicas);
+        let case = format!("{behind:?} {overdue} {confirmed}");
+        assert_eq!(replicas, Some(if goes { 3 } else { 4 }), "{case}");
+        let keys = |step: &Step| matches!(step, Step::DropKeys(_));
+        assert!(!plan.steps.iter().any(keys), "{case}");
     }
 }
 

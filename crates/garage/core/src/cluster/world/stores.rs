@@ -118,6 +118,33 @@ fn a_storage_cluster_is_held_while_gateways_use_it() {
 }
 
 #[test]
+fn a_storage_cluster_outlives_the_roles_of_gateways_that_go_with_it() {
+    let mut world = World::empty();
+    world.converge(&storage(3));
+    let absent = Desired {
+        absent: true,
+        ..storage(3)
+    };
+    world.seen.departing = vec![gateway(1).key];
+    let held = plan(&absent, &world.seen);
+    assert_eq!(held.steps, []);
+    let departing = Wait::GatewaysDeparting(world.seen.departing.clone());
+    assert_eq!(held.verdict, Verdict::Waiting(departing));
+
+    // No layout outlives it, or none can be changed any more.
+    let with_its_data = Desired {
+        data_outlives: false,
+        ..absent.clone()
+    };
+    assert_eq!(
+        plan(&with_its_data, &world.seen).steps,
+        [Step::RemoveFinalizer]
+    );
+    world.seen.garage = Garage::Unreachable("all pods are gone".into());
+    assert_eq!(plan(&absent, &world.seen).steps, [Step::RemoveFinalizer]);
+}
+
+#[test]
 fn storage_pods_are_replaced_one_at_a_time_and_only_with_all_copies() {
     let mut world = World::empty();
     let desired = storage(3);
