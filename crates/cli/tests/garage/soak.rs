@@ -5,12 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gatewright_testkit::await_condition;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::node::{expect, xtask};
 use crate::rig::{Namespace, World};
-use crate::{GATEWAY, STORAGE, Specified, endpoints, names, report, seconds, served_by, service};
+use crate::{
+    GATEWAY, STORAGE, Specified, endpoints, is_ready, names, report, seconds, served_by, service,
+};
 
 /// The same Garage under another name.
 const OTHER_IMAGE: &str = "gatewright.local/garage:v2.5.0";
@@ -88,8 +90,24 @@ async fn scaling_survives_a_killed_operator(world: &World, namespace: &Namespace
 
 /// Many gateways come and go, each time with one layout version.
 async fn fifty_gateways_come_and_go(namespace: &Namespace<'_>) {
+    // Each of them computes every layout. Where few cores are shared, storage comes first.
+    let first = json!({ "resources": { "requests": { "cpu": "500m" } } });
+    namespace.patch(
+        &format!("garagecluster/{STORAGE}"),
+        &json!({ "spec": first }),
+    );
+    await_condition("storage has its share", seconds(300), || async {
+        let pods = namespace.pods(STORAGE);
+        let has = |pod: &Value| {
+            pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "500m" && is_ready(pod)
+        };
+        pods.len() == 3 && pods.iter().all(has)
+    })
+    .await;
+    namespace.ready(STORAGE, seconds(120)).await;
     // Fifty that have come on two cores need longer to tell each other than the few that are left.
     for (replicas, limit) in [(50, seconds(180)), (2, seconds(30))] {
+        namespace.ready(GATEWAY, seconds(300)).await;
         let before = version(namespace).await;
         let begun = Instant::now();
         scale(namespace, replicas);
@@ -125,7 +143,8 @@ async fn scaled(
     namespace.kubectl(&format!(
         "wait garagecluster/{GATEWAY} --for=jsonpath={{.status.readyReplicas}}={replicas} --timeout=20m"
     ));
-    served_by(namespace, GATEWAY, replicas, &[], seconds(60)).await;
+    // Those that leave are ready no more long before they are gone.
+    served_by(namespace, GATEWAY, replicas, &[], seconds(180)).await;
     let begun = Instant::now();
     await_condition("the layout has settled", settled, || async {
         namespace.is_settled(STORAGE).await
