@@ -247,6 +247,9 @@ async fn flaw_15_two_operators_change_one_layout_and_neither_undoes_the_others_c
             .await;
         }
     }
+    rig.namespace.clone_from(&places[0]);
+    rig.until("GarageCluster", "c", "its role", |status| joined(status, 1))
+        .await;
     // One storage node, four clusters with two gateways each, and the one that every rig has.
     let layout = rig.admin().get_cluster_layout().await.expect("a layout");
     assert_eq!(layout.roles.len(), 1 + 8 + 1);
