@@ -143,8 +143,7 @@ async fn scaled(
     namespace.kubectl(&format!(
         "wait garagecluster/{GATEWAY} --for=jsonpath={{.status.readyReplicas}}={replicas} --timeout=20m"
     ));
-    // Those that leave are ready no more long before they are gone.
-    served_by(namespace, GATEWAY, replicas, &[], seconds(180)).await;
+    served_by(namespace, GATEWAY, replicas, &[], seconds(60)).await;
     let begun = Instant::now();
     await_condition("the layout has settled", settled, || async {
         namespace.is_settled(STORAGE).await
