@@ -39,7 +39,9 @@ impl Scripted {
         }
     }
 
-    /// Answers each connection's first request with `bytes`, then closes it.
+    /// Answers each connection's first request with `bytes`, then closes it: its own side at once, the other
+    /// when the client does. A close with a body unread would be a reset, which may overtake the answer (RFC
+    /// 9112, section 9.6).
     pub async fn answering(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes: Arc<[u8]> = bytes.into().into();
         Self::start(move |mut stream| {
@@ -48,6 +50,7 @@ impl Scripted {
                 // The other side may have gone; what it saw is the test's question.
                 let _ = stream.write_all(&bytes).await;
                 let _ = stream.shutdown().await;
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
             }
         })
         .await
