@@ -112,6 +112,8 @@ pub struct Seen {
     pub staged_redundancy: Option<Redundancy>,
     /// What is staged has stood as it is for longer than an operator takes from staging to applying.
     pub abandoned: bool,
+    /// What is staged has stood as it is for longer than a call that was under way takes.
+    pub unmoved: bool,
     /// What Garage says of the staged changes: what they would do, or why they cannot be applied.
     /// `None`: not asked.
     pub preview: Option<Result<Preview, String>>,
@@ -218,10 +220,22 @@ pub fn next(wanted: &Wanted, seen: &Seen) -> Move {
         return Move::Foreign(foreign);
     }
     let ours = |change| of_owner(wanted, seen, change) || wanted.kin.contains(&change.node());
-    match seen.abandoned || seen.staged.iter().all(ours) {
+    let stuck = seen.unmoved && is_first_of_several(wanted, seen);
+    match seen.abandoned || stuck || seen.staged.iter().all(ours) {
         true => Move::Revert,
         false => Move::Yield,
     }
+}
+
+/// Whether several owners have staged at once, and this one comes first among them. Nobody applies such
+/// changes, so all but one would wait until they count as abandoned, and then collide again.
+fn is_first_of_several(wanted: &Wanted, seen: &Seen) -> bool {
+    let roles = seen
+        .staged
+        .iter()
+        .filter_map(|change| role_of(seen, change));
+    let tags: BTreeSet<String> = roles.filter_map(Role::owner).map(owner_tag).collect();
+    tags.len() > 1 && tags.first() == Some(&wanted.tag)
 }
 
 /// Old versions end when every node has confirmed the current one. A dead node never will; ours have
@@ -435,6 +449,29 @@ mod tests {
             seen.abandoned = true;
             assert_eq!(next(&wanted(&[1]), &seen), Move::Revert);
         }
+    }
+
+    #[test]
+    fn of_several_that_have_staged_at_once_the_first_begins_anew() {
+        let of = |owner: &str, n: u8| Wanted {
+            tag: owner_tag(owner),
+            roles: [(node(n), role(owner))].into(),
+            own: [node(n)].into(),
+            ..wanted(&[])
+        };
+        let (second, third) = (of("b", 8), of("c", 9));
+        let other = Change::Set(node(8), role("b"));
+        let mut both = staged(vec![set(1), other.clone()], None);
+        // An apply of one of them may be under way.
+        assert_eq!(next(&wanted(&[1]), &both), Move::Yield);
+        both.unmoved = true;
+        assert_eq!(next(&wanted(&[1]), &both), Move::Revert);
+        assert_eq!(next(&second, &both), Move::Yield);
+        assert_eq!(next(&third, &both), Move::Yield);
+        // One alone may be about to apply, whoever comes first.
+        let mut alone = staged(vec![other], None);
+        alone.unmoved = true;
+        assert_eq!(next(&wanted(&[1]), &alone), Move::Yield);
     }
 
     #[test]

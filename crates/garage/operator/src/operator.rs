@@ -82,6 +82,9 @@ pub(crate) struct Known {
     settling: Option<(u64, Instant)>,
 }
 
+/// Longer than a call that changes a layout takes from being sent to being seen.
+pub(crate) const UNDER_WAY: Duration = Duration::from_secs(2);
+
 /// How long nodes may take to confirm a layout before those that leave are ended without. One that is well
 /// takes less than a second.
 const CONFIRMATION: Duration = Duration::from_secs(5);
@@ -110,9 +113,9 @@ impl Known {
         since.elapsed() >= CONFIRMATION
     }
 
-    /// Whether what is staged has stood as it is for longer than another operator would leave it. Two that
-    /// have staged at once do not revert at once: each has a patience of its own.
-    pub(crate) fn abandoned(&mut self, layout: &Seen, patience: Duration) -> bool {
+    /// How long what is staged has stood as it is, and whether that is longer than another operator would
+    /// leave it. Each has a patience of its own, so that two do not revert at once.
+    pub(crate) fn staged(&mut self, layout: &Seen, patience: Duration) -> (Duration, bool) {
         let since = match self.staged.take() {
             Some((version, staged, since))
                 if version == layout.version && staged == layout.staged =>
@@ -121,12 +124,13 @@ impl Known {
             }
             _ => Instant::now(),
         };
-        let abandoned = since.elapsed() >= patience;
+        let stood = since.elapsed();
+        let abandoned = stood >= patience;
         // Whoever stages the same again has all the time again.
         if !abandoned && !layout.staged.is_empty() {
             self.staged = Some((layout.version, layout.staged.clone(), since));
         }
-        abandoned
+        (stood, abandoned)
     }
 }
 
@@ -247,25 +251,25 @@ mod tests {
         };
         let mut known = Known::default();
         for _ in 0..2 {
-            assert!(!known.abandoned(&staged, patience));
+            assert!(!known.staged(&staged, patience).1);
             tokio::time::advance(Duration::from_secs(6)).await;
-            assert!(!known.abandoned(&staged, patience));
+            assert!(!known.staged(&staged, patience).1);
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert!(known.abandoned(&staged, patience));
+            assert!(known.staged(&staged, patience).1);
         }
         // Between two looks it was applied, and staged again.
-        assert!(!known.abandoned(&staged, patience));
+        assert!(!known.staged(&staged, patience).1);
         tokio::time::advance(Duration::from_secs(6)).await;
         let again = Seen {
             version: 1,
             ..staged.clone()
         };
-        assert!(!known.abandoned(&again, patience));
+        assert!(!known.staged(&again, patience).1);
         tokio::time::advance(Duration::from_secs(6)).await;
-        assert!(!known.abandoned(&again, patience));
+        assert!(!known.staged(&again, patience).1);
         // Or reverted.
-        assert!(!known.abandoned(&Seen::default(), patience));
-        assert!(!known.abandoned(&again, patience));
+        assert!(!known.staged(&Seen::default(), patience).1);
+        assert!(!known.staged(&again, patience).1);
     }
 
     #[tokio::test(start_paused = true)]

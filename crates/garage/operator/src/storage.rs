@@ -4,7 +4,7 @@
 use crate::admin;
 use crate::error::{Error, Result};
 use crate::home::place;
-use crate::operator::{Known, Layout, Operator};
+use crate::operator::{Known, Layout, Operator, UNDER_WAY};
 use gatewright_garage::admin::{ClusterStatus, GarageVersion};
 use gatewright_garage::api::{self, GarageCluster, GarageNode, LayoutPolicy};
 use gatewright_garage::cluster::{ClusterKey, Facts, facts};
@@ -199,7 +199,9 @@ impl Operator {
         let layout = asked.client.get_cluster_layout().await?;
         let history = asked.client.get_cluster_layout_history().await?;
         let mut layout = facts::layout(&layout, Some(&history));
-        layout.abandoned = known.abandoned(&layout, self.patience_with_others);
+        let (stood, abandoned) = known.staged(&layout, self.patience_with_others);
+        layout.abandoned = abandoned;
+        layout.unmoved = stood >= UNDER_WAY;
         let overdue = known.overdue(&layout);
         if let Some(history) = &mut layout.history {
             history.overdue = overdue;

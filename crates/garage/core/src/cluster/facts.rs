@@ -27,6 +27,7 @@ pub fn layout(layout: &admin::ClusterLayout, history: Option<&admin::LayoutHisto
         history: history.map(self::history),
         // Whoever asks twice knows.
         abandoned: false,
+        unmoved: false,
         up: BTreeSet::new(),
     }
 }
