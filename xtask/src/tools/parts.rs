@@ -243,6 +243,7 @@ pub(super) const PARTS: &[Part] = &[
                 "--config=profile.release.package.argon2.codegen-units=1",
                 "--config=profile.release.package.blake2.opt-level=3",
                 "--config=profile.release.package.garage_rpc.opt-level=3",
+                "--config=profile.release.package.garage_rpc.codegen-units=1",
                 "--config=profile.release.package.garage_util.opt-level=3",
             ],
             // Tests wait for the network, not for the rest.
