@@ -87,16 +87,20 @@ impl<'a> Specified<'a> {
         let namespace = world.namespace(namespace);
         let begun = Instant::now();
         namespace.apply(&specified("garage-gateway.yaml"));
-        namespace.ready(STORAGE, seconds(90)).await;
-        await_condition("all gateways have their role", seconds(60), || async {
-            namespace.gateway_roles(STORAGE).await == 5
+        await_condition("all gateways have their role", seconds(90), || async {
+            let gateway = namespace.get(&format!("garagecluster/{GATEWAY}"));
+            let slots = gateway["status"]["gateways"].as_array().cloned();
+            let slots = slots.unwrap_or_default();
+            slots.len() == 5 && slots.iter().all(|slot| slot["inLayout"] == true)
         })
         .await;
         eprintln!(
             "MEASURED layout complete after {:.1} s",
             begun.elapsed().as_secs_f64()
         );
+        namespace.ready(STORAGE, seconds(90)).await;
         namespace.ready(GATEWAY, seconds(90)).await;
+        assert_eq!(namespace.gateway_roles(STORAGE).await, 5);
         eprintln!(
             "MEASURED gateways serve after {:.1} s",
             begun.elapsed().as_secs_f64()
