@@ -4,6 +4,7 @@
 use crate::apply::{Ctx, Target};
 use crate::error::{Error, Result};
 use crate::kind::Kind;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use serde_json::{Value, json};
 
@@ -60,14 +61,35 @@ impl Ctx {
         object: &K,
         propagation: PropagationPolicy,
     ) -> Result<Deleted> {
-        let target = Target::of("delete", "delete", object)?;
         let parameters = DeleteParams {
             propagation_policy: Some(propagation),
+            ..DeleteParams::default()
+        };
+        self.delete_exactly(object, parameters).await
+    }
+
+    /// The same for a pod, which has so many seconds to end, whatever its spec says. One that ends already
+    /// has no more than these left.
+    ///
+    /// # Errors
+    /// Those of [`Self::delete`].
+    pub async fn delete_within(&self, pod: &Pod, seconds: u32) -> Result<Deleted> {
+        let parameters = DeleteParams::default().grace_period(seconds);
+        self.delete_exactly(pod, parameters).await
+    }
+
+    async fn delete_exactly<K: Kind>(
+        &self,
+        object: &K,
+        parameters: DeleteParams,
+    ) -> Result<Deleted> {
+        let target = Target::of("delete", "delete", object)?;
+        let parameters = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: object.meta().uid.clone(),
                 resource_version: None,
             }),
-            ..DeleteParams::default()
+            ..parameters
         };
         let request = target.request().delete(&target.name, &parameters);
         // The answer is the object or a Status; neither tells more than that it was accepted.

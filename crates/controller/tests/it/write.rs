@@ -3,7 +3,7 @@
 use crate::object;
 use gatewright_controller::{Created, Ctx, Deleted};
 use gatewright_testkit::Cluster;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
 use kube::api::PropagationPolicy;
 use serde_json::json;
@@ -81,6 +81,40 @@ async fn another_object_of_the_same_name_is_not_deleted() {
     let deleted = ctx.delete(&old, PropagationPolicy::Background).await;
     assert_eq!(deleted.expect("is told"), Deleted::Gone);
     assert_eq!(read(&ctx, &map).await, Some(new));
+}
+
+#[tokio::test]
+async fn a_pod_that_ends_can_be_given_less_time_and_no_more() {
+    let Some(cluster) = Cluster::shared().await else {
+        return;
+    };
+    let ctx = Ctx::new(cluster.client(), "test", None);
+    let namespace = cluster.namespace("hurry").await;
+    // On a node that does not exist, where nobody confirms its end.
+    let pod = json!({
+        "metadata": { "name": "p", "namespace": namespace },
+        "spec": {
+            "nodeName": "nowhere", "automountServiceAccountToken": false,
+            "containers": [{ "name": "c", "image": "i" }],
+        },
+    });
+    let pod: Pod = serde_json::from_value(pod).expect("a Pod");
+    let Created::New(pod) = ctx.create(&pod).await.expect("is created") else {
+        panic!("is there already");
+    };
+    let left = || async {
+        let pod: Option<Pod> = ctx.get_opt(Some(&namespace), "p").await.expect("an answer");
+        pod.and_then(|pod| pod.metadata.deletion_grace_period_seconds)
+    };
+    assert_eq!(left().await, None);
+    let deleted = ctx.delete(&pod, PropagationPolicy::Background).await;
+    assert_eq!(deleted.expect("is deleted"), Deleted::Accepted);
+    assert_eq!(left().await, Some(30));
+    for seconds in [5, 20] {
+        let deleted = ctx.delete_within(&pod, seconds).await;
+        assert_eq!(deleted.expect("is deleted"), Deleted::Accepted);
+        assert_eq!(left().await, Some(5));
+    }
 }
 
 #[tokio::test]

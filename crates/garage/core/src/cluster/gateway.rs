@@ -209,7 +209,7 @@ fn absent(desired: &Desired, target: &Target, seen: &Observed) -> Plan {
                 let node = pod.slot.and_then(|slot| seen.keys.get(&slot));
                 !pod.terminating && node.is_some_and(|node| hung.contains(node))
             };
-            let end = seen.pods.iter().filter(hangs).map(|pod| Step::DeletePod {
+            let end = seen.pods.iter().filter(hangs).map(|pod| Step::HurryPod {
                 pod: pod.name.clone(),
             });
             Plan::waiting(end.collect(), Wait::Settling(history))
@@ -290,7 +290,6 @@ impl Gateway<'_> {
             .copied()
             .collect();
         let movement = layout::next(&wanted, &facts.layout);
-        let settled = movement == Move::Settled;
         let (movement, released) = self.change(facts, movement, &leaving);
         let joined: BTreeSet<u32> = self
             .wanted_slots
@@ -305,9 +304,7 @@ impl Gateway<'_> {
         let staying = self.alive(&leaving.difference(&marked).copied().collect());
         let replicas = self.paced(u32::try_from(joined.len()).unwrap_or(u32::MAX) + staying);
         self.end(&marked, replicas);
-        if settled {
-            self.forget(&released);
-        }
+        self.forget(&released);
         let wait = self.wait(facts, &joined, &leaving, movement, replicas);
         (replicas, wait)
     }
@@ -348,43 +345,45 @@ impl Gateway<'_> {
             | Move::Yield => false,
         };
         let prepared = certain && self.prepare_leaving(leaving);
-        let released = match prepared {
-            true => self.released(facts, &movement, leaving),
-            false => BTreeSet::new(),
-        };
-        if movement == Move::Settled || (certain && !prepared) {
-            return (None, released);
+        if certain && !prepared {
+            return (None, BTreeSet::new());
         }
-        match carry(self.desired, version, movement) {
-            Ok(step) => {
-                self.steps.push(step);
-                (Some(Wait::Layout), released)
-            }
-            Err(wait) => (Some(wait), released),
-        }
-    }
-
-    /// Which of the slots that leave need their pods no more. Until a version has settled, keys and buckets
-    /// are read from a quorum of the former one, so those that answer are kept.
-    fn released(&self, facts: &Facts, movement: &Move, leaving: &BTreeSet<u32>) -> BTreeSet<u32> {
-        let hung = match movement {
-            Move::Settled => return leaving.clone(),
-            Move::Settling(_) | Move::SkipDead(_) => hung(facts),
+        // Until a version has settled, keys and buckets are read from a quorum of the former one, so those that
+        // answer are kept.
+        match movement {
+            Move::Settled => return (None, leaving.clone()),
+            Move::Settling(_) | Move::SkipDead(_) => self.hurry(facts, leaving),
             Move::Stage(..)
             | Move::Revert
             | Move::Preview
             | Move::Apply(_)
             | Move::Blocked(_)
             | Move::Foreign(_)
-            | Move::Yield => BTreeSet::new(),
-        };
-        let hangs = |slot: &&u32| {
-            self.seen
-                .keys
-                .get(*slot)
-                .is_some_and(|id| hung.contains(id))
-        };
-        leaving.iter().filter(hangs).copied().collect()
+            | Move::Yield => {}
+        }
+        match carry(self.desired, version, movement) {
+            Ok(step) => {
+                self.steps.push(step);
+                (Some(Wait::Layout), BTreeSet::new())
+            }
+            Err(wait) => (Some(wait), BTreeSet::new()),
+        }
+    }
+
+    /// Ends the nodes that leave and hang.
+    fn hurry(&mut self, facts: &Facts, leaving: &BTreeSet<u32>) {
+        let hung = hung(facts);
+        for slot in leaving {
+            let node = self.seen.keys.get(slot);
+            let pod = self.seen.pods.iter().find(|pod| pod.holds(*slot));
+            if let Some(pod) = pod.filter(|pod| !pod.terminating)
+                && node.is_some_and(|node| hung.contains(node))
+            {
+                self.steps.push(Step::HurryPod {
+                    pod: pod.name.clone(),
+                });
+            }
+        }
     }
 
     /// Marks the pods of these slots as those that go first; which of them are.
@@ -415,10 +414,16 @@ impl Gateway<'_> {
         self.seen.pods.iter().find(|pod| pod.holds(slot))
     }
 
+    /// How many of these slots have a pod that is not about to end.
     fn alive(&self, slots: &BTreeSet<u32>) -> u32 {
+        let ends = |pod: &Pod| {
+            let name = &pod.name;
+            let hurries = |step: &Step| matches!(step, Step::HurryPod { pod } if pod == name);
+            pod.terminating || self.steps.iter().any(hurries)
+        };
         let alive = slots
             .iter()
-            .filter(|slot| self.pod_of(**slot).is_some_and(|pod| !pod.terminating));
+            .filter(|slot| self.pod_of(**slot).is_some_and(|pod| !ends(pod)));
         u32::try_from(alive.count()).unwrap_or(u32::MAX)
     }
 

@@ -81,6 +81,12 @@ pub enum Step {
         /// The pod's name.
         pod: String,
     },
+    /// Deletes a pod and gives it little time to end: it hangs, or is too busy to. Before the workload shrinks,
+    /// which would give it all its time; the kubelet holds on to what it was told first.
+    HurryPod {
+        /// The pod's name.
+        pod: String,
+    },
     /// Sees to it that its peers notice the end of a node. Garage does not read that a peer has
     /// closed their connection: it learns so when it writes and is refused, and a pod whose network is
     /// gone refuses nothing. Its identity could not serve elsewhere for more than a minute.
@@ -103,6 +109,14 @@ pub enum Step {
         /// Bytes.
         bytes: u64,
     },
+}
+
+impl Step {
+    /// Whether it comes before the workload is changed; all others come after.
+    #[must_use]
+    pub fn precedes_workload(&self) -> bool {
+        matches!(self, Self::HurryPod { .. })
+    }
 }
 
 /// What the objects of the cluster are made from.

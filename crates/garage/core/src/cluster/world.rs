@@ -163,14 +163,13 @@ impl World {
             self.observe();
             let plan = plan(desired, &self.seen);
             self.check(desired, &plan);
-            if let Some(workload) = &plan.workload {
-                self.ensure(desired, workload.replicas);
-            }
-            for step in &plan.steps {
-                if crash(step) {
-                    break;
+            let (first, steps): (Vec<&Step>, Vec<&Step>) =
+                plan.steps.iter().partition(|step| step.precedes_workload());
+            if self.carry_out_all(desired, &first, crash) {
+                if let Some(workload) = &plan.workload {
+                    self.ensure(desired, workload.replicas);
                 }
-                self.carry_out(desired, step);
+                self.carry_out_all(desired, &steps, crash);
             }
             self.tick(desired);
             if self.finished || (plan.steps.is_empty() && before == self.seen) {
@@ -326,6 +325,17 @@ impl World {
         }
     }
 
+    /// `false` if the process was killed on the way.
+    fn carry_out_all(&mut self, desired: &Desired, steps: &[&Step], crash: Crash<'_>) -> bool {
+        steps.iter().all(|step| {
+            let goes_on = !crash(step);
+            if goes_on {
+                self.carry_out(desired, step);
+            }
+            goes_on
+        })
+    }
+
     pub(super) fn carry_out(&mut self, desired: &Desired, step: &Step) {
         let pod = |pods: &mut Vec<Pod>, name: &str| {
             pods.iter()
@@ -386,6 +396,11 @@ impl World {
                 self.seen.pods[index].leaving = true;
             }
             Step::DeletePod { pod: name } => self.end_pod(name),
+            Step::HurryPod { pod: name } => {
+                let index = pod(&mut self.seen.pods, name);
+                assert!(!self.seen.pods[index].terminating, "it has its time");
+                self.end_pod(name);
+            }
             Step::SeeOff { pod: name, .. } => {
                 let index = pod(&mut self.seen.pods, name);
                 self.seen.pods[index].seen_off = true;

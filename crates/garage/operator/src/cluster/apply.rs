@@ -3,7 +3,7 @@
 
 use super::{DELETION_COST, Hands};
 use crate::error::{Error, Result};
-use crate::operator::{Known, Operator};
+use crate::operator::Operator;
 use crate::random;
 use futures_util::future::join_all;
 use gatewright_controller::Kind;
@@ -21,6 +21,13 @@ use kube::api::PropagationPolicy;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// How many pods are changed at a time.
+const PODS: usize = 8;
+
+/// How long a pod has to end that hangs. It takes no requests any more; those that it has begun have as long as
+/// others have before Garage is told to end, and little more.
+const HURRY_SECONDS: u32 = 5;
 
 /// How long Garage may take to dial.
 const DIAL: Duration = Duration::from_secs(4);
@@ -89,13 +96,30 @@ impl Operator {
         Ok(())
     }
 
-    pub(super) async fn carry_out(
+    /// One after the other, until one fails; pods do not wait for each other.
+    pub(super) async fn carry_out_all(
+        &self,
+        cluster: &GarageCluster,
+        desired: &Desired,
+        steps: &[&Step],
+        hands: &Hands,
+    ) -> Result<()> {
+        let pods = |a: &&Step, b: &&Step| is_about_pod(a) && is_about_pod(b);
+        for steps in steps.chunk_by(pods).flat_map(|run| run.chunks(PODS)) {
+            let steps = steps.iter();
+            let steps = steps.map(|step| self.carry_out(cluster, desired, step, hands));
+            let done = join_all(steps).await;
+            done.into_iter().collect::<Result<()>>()?;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(
         &self,
         cluster: &GarageCluster,
         desired: &Desired,
         step: &Step,
         hands: &Hands,
-        known: &mut Known,
     ) -> Result<()> {
         let ctx = &self.ctx;
         match step {
@@ -136,19 +160,16 @@ impl Operator {
                     roles: changes.iter().map(facts::staged).collect(),
                     parameters: redundancy.map(facts::parameters),
                 };
-                known.settled = None;
                 let client = hands.client("stage a layout")?;
                 ctx.guarded("stage a layout", client.update_cluster_layout(&change))
                     .await??;
             }
             Step::Revert => {
-                known.settled = None;
                 let client = hands.client("revert a staged layout")?;
                 ctx.guarded("revert a staged layout", client.revert_cluster_layout())
                     .await??;
             }
             Step::Apply(version) => {
-                known.settled = None;
                 let client = hands.client("apply a layout")?;
                 let applied = ctx
                     .guarded("apply a layout", client.apply_cluster_layout(*version))
@@ -156,7 +177,6 @@ impl Operator {
                 tracing::info!(cluster = %desired.key, version = applied.layout.version, "a new layout version");
             }
             Step::SkipDead(version) => {
-                known.settled = None;
                 let skip = admin::SkipDeadNodes {
                     version: *version,
                     allow_missing_data: false,
@@ -178,6 +198,9 @@ impl Operator {
             Step::DeletePod { pod } => {
                 ctx.delete(hands.pod(pod)?, PropagationPolicy::Background)
                     .await?;
+            }
+            Step::HurryPod { pod } => {
+                ctx.delete_within(hands.pod(pod)?, HURRY_SECONDS).await?;
             }
             Step::SeeOff { pod, node } => {
                 let port = cluster.spec.admin.clone().unwrap_or_default().bind_port;
@@ -330,4 +353,15 @@ impl Operator {
             .await?;
         Ok(())
     }
+}
+
+fn is_about_pod(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::AssignSlot { .. }
+            | Step::SetSynced { .. }
+            | Step::MarkLeaving { .. }
+            | Step::DeletePod { .. }
+            | Step::HurryPod { .. }
+    )
 }

@@ -266,16 +266,19 @@ impl Operator {
         hands: &Hands,
         known: &mut crate::operator::Known,
     ) -> Result<()> {
+        if plan.steps.iter().any(is_about_layout) {
+            known.settled = None;
+        }
+        let (first, steps): (Vec<&Step>, Vec<&Step>) =
+            plan.steps.iter().partition(|step| step.precedes_workload());
+        self.carry_out_all(cluster, desired, &first, hands).await?;
         if let Some(wanted) = &plan.workload
             && let Ok(objects) = apply::objects(cluster, wanted, hands)
             && !plan.steps.contains(&Step::OrphanWorkload)
         {
             self.ensure_all(&objects, hands).await?;
         }
-        for step in &plan.steps {
-            self.carry_out(cluster, desired, step, hands, known).await?;
-        }
-        Ok(())
+        self.carry_out_all(cluster, desired, &steps, hands).await
     }
 
     /// Says what is wrong with its fields; nothing of it is touched.

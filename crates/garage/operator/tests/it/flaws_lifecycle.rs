@@ -200,7 +200,8 @@ async fn flaw_12_a_gateway_that_leaves_and_hangs_does_not_hold_the_layout() {
     rig.apply("GarageCluster", "c", rig.running_gateways(1))
         .await;
     // It is connected, has no role, and never says that it knows.
-    rig.until_object("Deployment", "c", "its pod may go", |deployment| {
+    rig.gone("Pod", pod).await;
+    rig.until_object("Deployment", "c", "it has one pod", |deployment| {
         deployment["spec"]["replicas"] == 1
     })
     .await;
@@ -209,7 +210,6 @@ async fn flaw_12_a_gateway_that_leaves_and_hangs_does_not_hold_the_layout() {
     assert!(!history(&rig).await.is_settled());
     assert_eq!(keys(&rig).await, ["slot-0", "slot-1"], "whose node hangs");
 
-    rig.delete("Pod", pod).await;
     rig.garage.node(node).kill();
     await_condition("the layout settles", PATIENCE, || async {
         history(&rig).await.is_settled()

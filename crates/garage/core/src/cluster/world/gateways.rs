@@ -282,7 +282,6 @@ fn gateways_that_leave_are_given_the_time_to_confirm() {
     let (staying, leaving) = (world.seen.keys[&0], world.seen.keys[&3]);
     for pod in &mut world.seen.pods {
         pod.synced &= pod.slot != Some(3);
-        pod.leaving |= pod.slot == Some(3);
     }
     let facts = world.facts();
     facts.layout.version += 1;
@@ -308,6 +307,8 @@ fn gateways_that_leave_are_given_the_time_to_confirm() {
         let replicas = plan.workload.map(|workload| workload.replicas);
         let case = format!("{behind:?} {overdue} {confirmed}");
         assert_eq!(replicas, Some(if goes { 3 } else { 4 }), "{case}");
+        let hurries = |step: &Step| matches!(step, Step::HurryPod { .. });
+        assert_eq!(plan.steps.iter().any(hurries), goes, "{case}");
         let keys = |step: &Step| matches!(step, Step::DropKeys(_));
         assert!(!plan.steps.iter().any(keys), "{case}");
     }
