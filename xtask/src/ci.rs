@@ -66,7 +66,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     for step in steps {
         eprintln!("=== {step:?}");
         let start = stopwatch::now();
-        let result = step.run(&mut closing.skipped);
+        let result = step.run(&mut closing.unrun);
         closing.took.push((*step, start.elapsed()));
         if let Err(error) = result {
             eprintln!("error: {error:#}");
@@ -79,7 +79,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 impl Step {
-    fn run(self, skipped: &mut Vec<String>) -> Result<()> {
+    fn run(self, unrun: &mut Unrun) -> Result<()> {
         match self {
             Step::Fmt => {
                 cargo(&["fmt", "--all", "--check"])?;
@@ -100,7 +100,7 @@ impl Step {
             Step::Walls => PURE
                 .iter()
                 .try_for_each(|name| cargo(&["check", "--locked", "--package", name])),
-            Step::Deny => deny(skipped),
+            Step::Deny => deny(unrun),
             Step::Doc => {
                 let mut doc = workspace::cargo();
                 doc.args(["doc", "--locked", "--workspace", "--no-deps"]);
@@ -116,7 +116,7 @@ impl Step {
                     test.env(THREADS, (3 * cores).to_string());
                 }
                 let found = watched(&mut test, std::io::stdout(), std::io::stderr())?;
-                skipped.extend(found.skipped);
+                unrun.extend(found.unrun);
                 found.succeeded
             }
         }
@@ -136,9 +136,10 @@ fn succeed(command: &mut Command) -> Result<()> {
 }
 
 /// deny.toml says what is checked, and why advisories are not among it here.
-fn deny(skipped: &mut Vec<String>) -> Result<()> {
+fn deny(unrun: &mut Unrun) -> Result<()> {
     let Some(program) = workspace::program("cargo-deny") else {
-        skipped.push("deny: no cargo-deny; `cargo xtask tools cargo-deny` gets it".to_owned());
+        let why = "deny: no cargo-deny; `cargo xtask tools cargo-deny` gets it";
+        unrun.skipped.push(why.to_owned());
         return Ok(());
     };
     let mut deny = Command::new(program);
@@ -242,14 +243,39 @@ fn fuzz_targets() -> Result<Vec<String>> {
     Ok(bins.map(|target| target.name).collect())
 }
 
+/// What did not run.
+#[derive(Debug, Default, PartialEq)]
+struct Unrun {
+    /// Because a part is missing.
+    skipped: Vec<String>,
+    /// Because it is not for every run.
+    left_out: Vec<String>,
+}
+
+impl Unrun {
+    /// Another test's unfinished line may stand before the words.
+    fn note(&mut self, line: &str) {
+        if let Some((_, why)) = line.split_once("SKIPPED: ") {
+            self.skipped.push(why.trim_end().to_owned());
+        } else if let Some((_, when)) = line.split_once("LEFT OUT: ") {
+            self.left_out.push(when.trim_end().to_owned());
+        }
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.skipped.extend(other.skipped);
+        self.left_out.extend(other.left_out);
+    }
+}
+
 /// What a watched command came to.
 struct Watched {
-    skipped: Vec<String>,
+    unrun: Unrun,
     succeeded: Result<()>,
 }
 
 /// Runs `command`, passes its output on to `stdout` and `stderr`, and keeps the lines by which tests
-/// say that they skipped.
+/// say that they did not run.
 fn watched(
     command: &mut Command,
     stdout: impl Write + Send,
@@ -261,9 +287,9 @@ fn watched(
         .spawn()
         .with_context(|| format!("cannot start {command:?}"))?;
     let (from_stdout, from_stderr) = (child.stdout.take(), child.stderr.take());
-    let skipped = std::thread::scope(|scope| {
-        let other = scope.spawn(move || from_stderr.map(|source| skips(source, stderr)));
-        let mut found = from_stdout.map_or_else(Vec::new, |source| skips(source, stdout));
+    let unrun = std::thread::scope(|scope| {
+        let other = scope.spawn(move || from_stderr.map(|source| unrun_in(source, stderr)));
+        let mut found = from_stdout.map_or_else(Unrun::default, |source| unrun_in(source, stdout));
         found.extend(other.join().ok().flatten().unwrap_or_default());
         found
     });
@@ -272,27 +298,21 @@ fn watched(
         true => Ok(()),
         false => Err(anyhow::anyhow!("{command:?} failed ({status})")),
     };
-    Ok(Watched { skipped, succeeded })
+    Ok(Watched { unrun, succeeded })
 }
 
-/// Copies `source` to `sink` line by line; returns what follows `SKIPPED: `.
-fn skips(source: impl Read, mut sink: impl Write) -> Vec<String> {
+/// Copies `source` to `sink` line by line; returns what follows `SKIPPED: ` and `LEFT OUT: `.
+fn unrun_in(source: impl Read, mut sink: impl Write) -> Unrun {
     let mut reader = BufReader::new(source);
     let mut line = Vec::new();
-    let mut found = Vec::new();
+    let mut found = Unrun::default();
     while matches!(reader.read_until(b'\n', &mut line), Ok(read) if read > 0) {
         // Nobody may be left to read it; the command is to go on all the same.
         let _ = sink.write_all(&line);
-        found.extend(skip_in(&String::from_utf8_lossy(&line)));
+        found.note(&String::from_utf8_lossy(&line));
         line.clear();
     }
     found
-}
-
-/// Another test's unfinished line may stand before the words.
-fn skip_in(line: &str) -> Option<String> {
-    let (_, why) = line.split_once("SKIPPED: ")?;
-    Some(why.trim_end().to_owned())
 }
 
 /// What is said at the end.
@@ -300,7 +320,7 @@ fn skip_in(line: &str) -> Option<String> {
 struct Closing {
     took: Vec<(Step, Duration)>,
     failed: Vec<Step>,
-    skipped: Vec<String>,
+    unrun: Unrun,
 }
 
 impl Closing {
@@ -319,11 +339,14 @@ impl Closing {
         }
         let total: Duration = self.took.iter().map(|(_, took)| *took).sum();
         text.push_str(&format!("total    {:>5.0} s\n", total.as_secs_f64()));
-        for why in &self.skipped {
+        for when in &self.unrun.left_out {
+            text.push_str(&format!("LEFT OUT: {when}\n"));
+        }
+        for why in &self.unrun.skipped {
             text.push_str(&format!("SKIPPED: {why}\n"));
         }
-        if !self.skipped.is_empty() {
-            text.push_str(&format!("{} skipped\n", self.skipped.len()));
+        if !self.unrun.skipped.is_empty() {
+            text.push_str(&format!("{} skipped\n", self.unrun.skipped.len()));
         }
         text
     }
@@ -333,11 +356,9 @@ impl Closing {
         if !self.failed.is_empty() {
             bail!("failed: {:?}", self.failed);
         }
-        if in_ci && !self.skipped.is_empty() {
-            bail!(
-                "{} skipped, and under CI=true nothing is",
-                self.skipped.len()
-            );
+        let skipped = self.unrun.skipped.len();
+        if in_ci && skipped > 0 {
+            bail!("{skipped} skipped, and under CI=true nothing is");
         }
         Ok(())
     }
@@ -352,13 +373,14 @@ mod tests {
         let mut shell = Command::new("sh");
         shell.args([
             "-c",
-            "echo 'SKIPPED: a: no b'; echo 'test x ... SKIPPED: c: no d' >&2; echo done",
+            "echo 'SKIPPED: a: no b'; echo 'test x ... SKIPPED: c: no d' >&2; echo 'LEFT OUT: e: not f'",
         ]);
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let watched = watched(&mut shell, &mut stdout, &mut stderr).expect("it starts");
-        assert_eq!(watched.skipped, ["a: no b", "c: no d"]);
+        assert_eq!(watched.unrun.skipped, ["a: no b", "c: no d"]);
+        assert_eq!(watched.unrun.left_out, ["e: not f"]);
         assert!(watched.succeeded.is_ok());
-        assert_eq!(stdout, b"SKIPPED: a: no b\ndone\n");
+        assert_eq!(stdout, b"SKIPPED: a: no b\nLEFT OUT: e: not f\n");
         assert_eq!(stderr, b"test x ... SKIPPED: c: no d\n");
     }
 
@@ -367,7 +389,7 @@ mod tests {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo 'SKIPPED: e'; exit 3"]);
         let watched = watched(&mut shell, Vec::new(), Vec::new()).expect("it starts");
-        assert_eq!(watched.skipped, ["e"]);
+        assert_eq!(watched.unrun.skipped, ["e"]);
         let error = watched.succeeded.expect_err("it fails").to_string();
         assert!(error.contains("exit status: 3"), "{error}");
     }
@@ -376,13 +398,15 @@ mod tests {
     fn a_skip_passes_at_home_and_fails_in_ci() {
         let mut closing = Closing::default();
         closing.took.push((Step::Fmt, Duration::from_secs(1)));
+        closing.unrun.left_out.push("soak: at night".to_owned());
         assert!(closing.verdict(true).is_ok());
-        closing.skipped.push("apiserver: missing".to_owned());
+        let missing = "apiserver: missing".to_owned();
+        closing.unrun.skipped.push(missing);
         assert!(closing.verdict(false).is_ok());
         assert!(closing.verdict(true).is_err());
         let text = closing.text();
         assert!(
-            text.contains("SKIPPED: apiserver: missing\n1 skipped\n"),
+            text.ends_with("LEFT OUT: soak: at night\nSKIPPED: apiserver: missing\n1 skipped\n"),
             "{text}"
         );
     }
@@ -395,7 +419,7 @@ mod tests {
                 (Step::Test, Duration::from_secs(61)),
             ],
             failed: vec![Step::Test],
-            skipped: Vec::new(),
+            unrun: Unrun::default(),
         };
         let text = closing.text();
         assert!(text.contains("fmt          1 s  ok\n"), "{text}");

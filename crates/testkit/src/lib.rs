@@ -15,5 +15,5 @@ pub mod wait;
 
 pub use cluster::Cluster;
 pub use garage::Garage;
-pub use parts::part;
+pub use parts::{leave_out, part};
 pub use wait::await_condition;

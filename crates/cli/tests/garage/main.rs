@@ -198,7 +198,11 @@ async fn storage_is_replaced_and_grows_without_a_loss() {
 
 /// Whether what takes minutes and the whole machine is to run: for whoever changes how pods are replaced.
 fn soaks() -> bool {
-    std::env::var_os("GATEWRIGHT_SOAK").is_some()
+    let soaks = std::env::var_os("GATEWRIGHT_SOAK").is_some();
+    if !soaks {
+        gatewright_testkit::leave_out("it takes minutes; GATEWRIGHT_SOAK=1 runs it");
+    }
+    soaks
 }
 
 /// No operation of a client that retries three times may fail.
