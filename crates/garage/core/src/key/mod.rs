@@ -341,8 +341,12 @@ fn targets(desired: &Desired, seen: &Observed, newest: &Live, plan: &mut Plan) -
                 }
                 continue;
             }
+            // It is being made; until then the Secret has no name of a bucket.
+            Target::NotYet => {
+                pending.push(name);
+                continue;
+            }
             Target::Missing => "does not exist".to_owned(),
-            Target::NotYet => "has no bucket yet".to_owned(),
             Target::NotGranted(owner) => {
                 format!(
                     "belongs to GarageBucket {owner}, whose namespace does not grant its use to GarageKeys of this one"

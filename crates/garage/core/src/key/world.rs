@@ -438,6 +438,23 @@ fn imported_keys_stay_what_they_are() {
 }
 
 #[test]
+fn a_key_is_not_ready_before_its_bucket_is() {
+    // Who reads the Secret of a ready key finds the bucket's name in it.
+    let spec = "bucketPermissions: [{ bucketRef: b, read: true }]";
+    let mut world = World::new();
+    world.targets = vec![Target::NotYet];
+    let (_, plan) = world.run(&object(spec), usize::MAX);
+    let pending = Wait::Rights(vec!["GarageBucket b".into()]);
+    assert_eq!(plan.verdict, Verdict::Waiting(pending));
+    assert_eq!(plan.secret.and_then(|secret| secret.bucket), None);
+    assert_eq!(plan.left_out.len(), 0);
+    world.targets = vec![bucket("b")];
+    let (_, plan) = world.run(&object(spec), usize::MAX);
+    assert_eq!(plan.verdict, Verdict::Ready);
+    assert!(plan.secret.is_some_and(|secret| secret.bucket.is_some()));
+}
+
+#[test]
 fn what_cannot_be_used_is_told_and_does_not_stop_the_rest() {
     let spec = "bucketPermissions: [{ bucketRef: a, read: true }, { globalAlias: b, read: true }, { bucketRef: c, read: true }]";
     let mut world = World::new();
