@@ -1,6 +1,7 @@
 //! What the Garage tests on a node drive: the cluster, the operator as a process outside it, Admin APIs
 //! of pods, and S3 clients. It may not assert anything about them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -113,18 +114,23 @@ impl World {
 
     /// The sum of a metric over all its labels.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        Some(self.series(name).await?.values().sum())
+    }
+
+    /// A metric, by its labels as they are written.
+    pub(crate) async fn series(&self, name: &str) -> Option<BTreeMap<String, f64>> {
         let address = ([127, 0, 0, 1], self.health).into();
         let mut connection = Connection::connect(address).await.ok()?;
         let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         connection.send(request).await.ok()?;
         let page = connection.read_response().await.ok()?;
         let text = page.text();
-        let values = text.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+        let series = text.lines().filter_map(|line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            let whole = labels.is_empty() || labels.starts_with('{');
+            Some((labels.to_owned(), value.parse().ok()?)).filter(|_| whole)
         });
-        let values = values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-        Some(values.sum())
+        Some(series.collect())
     }
 
     /// Bytes of memory of the operator (`VmRSS`).
